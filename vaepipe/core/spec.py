@@ -1,0 +1,96 @@
+"""The vocabulary that every component shares: data specifications, abilities, parts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+from vaepipe.errors import DataError, did_you_mean
+
+Shape = tuple[int, ...]
+
+SUPPORTS: Mapping[str, Constraint] = MappingProxyType(
+    {
+        "boolean": constraints.boolean,
+        "integer": constraints.nonnegative_integer,
+        "real": constraints.real,
+        "unit_interval": constraints.unit_interval,
+    }
+)
+
+
+class Cap(enum.Flag):
+    """What a posterior q(z | x) can do: families provide, objectives and priors need."""
+
+    NONE = 0
+    SAMPLE = enum.auto()
+    """`q.sample()`."""
+    RSAMPLE = enum.auto()
+    """`q.rsample()`: draws that carry gradients."""
+    DENSITY = enum.auto()
+    """`q.log_prob(z)` for any z."""
+    CODES = enum.auto()
+    """`q.codes`: indices into a code book, with straight-through features."""
+
+
+class Part(enum.Flag):
+    """Which parameters a phase of an objective updates."""
+
+    INFERENCE = enum.auto()
+    PRIOR = enum.auto()
+    GENERATOR = enum.auto()
+    OBJECTIVE = enum.auto()
+    MODEL = INFERENCE | PRIOR | GENERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """What one example is: its shape, where its values live, and how many there are.
+
+    Args:
+        shape: shape of one example, without batch dimensions.
+        support: a constraint of `torch.distributions`; one of `SUPPORTS`.
+        num_examples: size of the training split; it scales terms of global variables.
+        mean: mean training example `[*shape]`, where a component may start; never needed later.
+
+    Example:
+        >>> DataSpec((784,), SUPPORTS["boolean"], 50_000).support_name
+        'boolean'
+    """
+
+    shape: Shape
+    support: Constraint
+    num_examples: int
+    mean: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def support_name(self) -> str:
+        """The name of the support in files."""
+        return next(name for name, value in SUPPORTS.items() if value is self.support)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data (the mean is a starting point, not a part of the specification)."""
+        return {
+            "shape": list(self.shape),
+            "support": self.support_name,
+            "num_examples": self.num_examples,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], mean: Tensor | None = None) -> DataSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: the support has no such name.
+        """
+        name = data["support"]
+        if name not in SUPPORTS:
+            raise DataError(f"unknown support '{name}'.{did_you_mean(name, SUPPORTS)}")
+        return cls(tuple(data["shape"]), SUPPORTS[name], int(data["num_examples"]), mean)

@@ -1,0 +1,1 @@
+"""families of vaepipe."""

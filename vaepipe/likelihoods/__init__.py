@@ -1,0 +1,1 @@
+"""likelihoods of vaepipe."""
