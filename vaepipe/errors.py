@@ -69,6 +69,9 @@ class UnknownComponent(UserError, LookupError):
 class CompatibilityError(UserError):
     """These parts do not compose; the message says which, why, and what would."""
 
+    missing: object = None
+    """The abilities (`vaepipe.core.Cap`) that are needed and not provided, if that is why."""
+
 
 class DataError(UserError):
     """A dataset is missing, or its rows are not what was declared."""

@@ -1,1 +1,78 @@
-"""core of vaepipe."""
+"""The vocabulary of the mathematics: distributions, conditionals, models, objectives.
+
+Needs torch and nothing else. A component imports its names from here.
+"""
+
+from vaepipe.core.assemble import build as build
+from vaepipe.core.assemble import check as check
+from vaepipe.core.conditional import Conditional as Conditional
+from vaepipe.core.conditional import Family as Family
+from vaepipe.core.conditional import Head as Head
+from vaepipe.core.conditional import Likelihood as Likelihood
+from vaepipe.core.conditional import Network as Network
+from vaepipe.core.divergence import has_closed_form as has_closed_form
+from vaepipe.core.divergence import rate as rate
+from vaepipe.core.divergence import rate_per_dimension as rate_per_dimension
+from vaepipe.core.gradients import frozen as frozen
+from vaepipe.core.gradients import log_mean_exp as log_mean_exp
+from vaepipe.core.gradients import scale_gradient as scale_gradient
+from vaepipe.core.model import LatentModel as LatentModel
+from vaepipe.core.noise import row_seed as row_seed
+from vaepipe.core.noise import row_uniform as row_uniform
+from vaepipe.core.noise import seeded as seeded
+from vaepipe.core.objective import Estimate as Estimate
+from vaepipe.core.objective import JointObjective as JointObjective
+from vaepipe.core.objective import Objective as Objective
+from vaepipe.core.objective import Phase as Phase
+from vaepipe.core.objective import StepContext as StepContext
+from vaepipe.core.objective import log_terms as log_terms
+from vaepipe.core.objective import log_weights as log_weights
+from vaepipe.core.prior import Prior as Prior
+from vaepipe.core.prior import PriorDraw as PriorDraw
+from vaepipe.core.rehearsal import Assembly as Assembly
+from vaepipe.core.rehearsal import examples as examples
+from vaepipe.core.rehearsal import rehearse as rehearse
+from vaepipe.core.spec import SUPPORTS as SUPPORTS
+from vaepipe.core.spec import Cap as Cap
+from vaepipe.core.spec import DataSpec as DataSpec
+from vaepipe.core.spec import Part as Part
+from vaepipe.core.spec import Shape as Shape
+from vaepipe.core.spec import within as within
+
+__all__ = [
+    "SUPPORTS",
+    "Assembly",
+    "Cap",
+    "Conditional",
+    "DataSpec",
+    "Estimate",
+    "Family",
+    "Head",
+    "JointObjective",
+    "LatentModel",
+    "Likelihood",
+    "Network",
+    "Objective",
+    "Part",
+    "Phase",
+    "Prior",
+    "PriorDraw",
+    "Shape",
+    "StepContext",
+    "build",
+    "check",
+    "examples",
+    "frozen",
+    "has_closed_form",
+    "log_mean_exp",
+    "log_terms",
+    "log_weights",
+    "rate",
+    "rate_per_dimension",
+    "rehearse",
+    "row_seed",
+    "row_uniform",
+    "scale_gradient",
+    "seeded",
+    "within",
+]

@@ -73,7 +73,7 @@ class DataSpec:
     @property
     def support_name(self) -> str:
         """The name of the support in files."""
-        return next(name for name, value in SUPPORTS.items() if value is self.support)
+        return next(name for name, value in SUPPORTS.items() if _same(value, self.support))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data (the mean is a starting point, not a part of the specification)."""
@@ -94,3 +94,24 @@ class DataSpec:
         if name not in SUPPORTS:
             raise DataError(f"unknown support '{name}'.{did_you_mean(name, SUPPORTS)}")
         return cls(tuple(data["shape"]), SUPPORTS[name], int(data["num_examples"]), mean)
+
+
+def within(values: Constraint, support: Constraint) -> bool:
+    """May values of one support be given to a distribution of another?
+
+    Both must be discrete or both continuous (a mass is not a density), and one inside the other.
+
+    Example:
+        >>> within(SUPPORTS["unit_interval"], SUPPORTS["real"])
+        True
+        >>> within(SUPPORTS["unit_interval"], SUPPORTS["boolean"])
+        False
+    """
+    wider = {"unit_interval": "real", "boolean": "integer"}
+    larger = [SUPPORTS[b] for a, b in wider.items() if _same(values, SUPPORTS[a])]
+    return any(_same(support, allowed) for allowed in [values, *larger])
+
+
+def _same(one: Constraint, other: Constraint) -> bool:
+    """Constraints have no equality of their own, and pickling makes new ones."""
+    return type(one) is type(other) and vars(one) == vars(other)

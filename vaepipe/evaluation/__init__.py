@@ -1,1 +1,8 @@
-"""evaluation of vaepipe."""
+"""What a fitted model is worth, in nats, whatever it was trained on."""
+
+from vaepipe.evaluation.evidence import Scores as Scores
+from vaepipe.evaluation.evidence import score as score
+from vaepipe.evaluation.evidence import summarise_weights as summarise_weights
+from vaepipe.evaluation.validation import validate as validate
+
+__all__ = ["Scores", "score", "summarise_weights", "validate"]

@@ -1,1 +1,1 @@
-"""families of vaepipe."""
+"""Families: q(z | x)."""

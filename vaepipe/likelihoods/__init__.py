@@ -1,1 +1,1 @@
-"""likelihoods of vaepipe."""
+"""Likelihoods: p(x | z)."""

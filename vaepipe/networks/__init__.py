@@ -1,1 +1,1 @@
-"""networks of vaepipe."""
+"""Networks: features from examples or latents."""

@@ -1,1 +1,1 @@
-"""objectives of vaepipe."""
+"""Objectives: bounds and the estimators of their gradients."""

@@ -1,1 +1,1 @@
-"""priors of vaepipe."""
+"""Priors: p(z)."""

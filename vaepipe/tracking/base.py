@@ -50,17 +50,21 @@ class Tracker(Protocol):
 
     uri: str
 
+    def connect(self, workspace: Path) -> None:
+        """Reach the store, to look and to fetch; creates no experiment, or raises Unreachable."""
+        ...
+
     def open(self, experiment: str, workspace: Path) -> None:
         """Create what many writers would race for (database, experiment), or raise Unreachable."""
         ...
 
-    def start(
-        self, name: str, *, parent: str | None = None, resume: str | None = None
-    ) -> Record:
+    def start(self, name: str, *, parent: str | None = None, resume: str | None = None) -> Record:
         """A new run, a child of `parent`; or the run `resume` again, if it still exists."""
         ...
 
-    def register(self, model_uri: str, name: str, alias: str | None, tags: Mapping[str, str]) -> str:
+    def register(
+        self, model_uri: str, name: str, alias: str | None, tags: Mapping[str, str]
+    ) -> str:
         """Register a logged model; its version.  Registering the same model again is no new one."""
         ...
 

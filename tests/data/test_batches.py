@@ -1,0 +1,89 @@
+"""Training batches: one order, whether from memory, from the shards, or shared by ranks."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaepipe.data import batches, schema, shards
+from vaepipe.errors import DataError
+
+
+@pytest.fixture
+def split(tmp_path):
+    """2,500 rows in 3 row groups; the value of a row is its id."""
+    ids = np.arange(2500)
+    x = np.repeat(ids.astype(np.float32)[:, None], 3, axis=1)
+    entries = shards.write_split(tmp_path / "train", [schema.record(ids, x)])
+    return shards.Split(tmp_path / "train", tuple(e["name"] for e in entries))
+
+
+def epoch(source, number=0):
+    return [(ids.clone(), x.clone()) for ids, x in source.epoch(number)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(i, j) and torch.equal(x, y) for (i, x), (j, y) in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("window", [batches.WINDOW_BYTES, 12_000, 1])
+def test_memory_and_shards_give_the_same_batches(split, window, monkeypatch):
+    monkeypatch.setattr(batches, "WINDOW_BYTES", window)
+    held = batches.Batches(split, 64, seed=5)
+    streamed = batches.Batches(split, 64, seed=5, memory_budget=0)
+    assert same(epoch(held), epoch(streamed))
+    assert same(epoch(held, 3), epoch(streamed, 3))
+
+
+def test_an_epoch_visits_no_row_twice_and_leaves_out_less_than_a_batch(split):
+    source = batches.Batches(split, 64, seed=5)
+    seen = torch.cat([ids for ids, _ in source.epoch(0)])
+    assert len(seen.unique()) == len(seen) == 2500 // 64 * 64 == source.steps * 64
+
+
+def test_rows_keep_their_values(split):
+    for ids, x in batches.Batches(split, 64, seed=5).epoch(1):
+        assert torch.equal(x[:, 0].long(), ids)
+
+
+def test_epochs_and_seeds_differ_and_repeat(split):
+    source = batches.Batches(split, 64, seed=5)
+    assert same(epoch(source, 0), epoch(source, 0))
+    assert not same(epoch(source, 0), epoch(source, 1))
+    assert not same(epoch(source, 0), epoch(batches.Batches(split, 64, seed=6), 0))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_batches_of_one_worker(split, world):
+    alone = epoch(batches.Batches(split, 60, seed=5))
+    ranks = [epoch(batches.Batches(split, 60, seed=5, rank=r, world_size=world))
+             for r in range(world)]
+    assert len({len(r) for r in ranks}) == 1
+    for step, (ids, _) in enumerate(alone):
+        together = torch.cat([r[step][0] for r in ranks])
+        assert set(together.tolist()) == set(ids.tolist())
+        assert len({len(r[step][0]) for r in ranks}) == 1
+
+
+def test_a_split_smaller_than_the_batch_is_one_batch(split):
+    source = batches.Batches(split, 10_000, seed=1)
+    assert source.steps == 1
+    assert len(next(source.epoch(0))[0]) == 2500
+
+
+def test_fewer_rows_than_workers_is_an_error(tmp_path):
+    entries = shards.write_split(tmp_path / "t", [schema.record(np.arange(2), np.ones((2, 1), "f"))])
+    small = shards.Split(tmp_path / "t", (entries[0]["name"],))
+    with pytest.raises(DataError, match="too few for 3 workers"):
+        batches.Batches(small, 8, seed=0, world_size=3)
+
+
+def test_a_shuffle_is_uniform_over_positions(split):
+    """The mean position of a row over epochs is near the middle."""
+    source = batches.Batches(split, 2500, seed=9)
+    epochs = 60
+    positions = np.stack([np.argsort(next(source.epoch(e))[0].numpy()) for e in range(epochs)])
+    z = (positions.mean(0) - 1249.5) / (np.sqrt((2500**2 - 1) / 12) / np.sqrt(epochs))
+    assert abs(z.mean()) < 1e-9
+    assert 0.9 < z.std() < 1.1

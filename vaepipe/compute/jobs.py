@@ -1,0 +1,439 @@
+"""One fit, from data to bundle: the same job in this process, in a trial, in parallel workers.
+
+Several ranks run the same job together. Rank 0 alone validates, writes files and decides when it
+is enough; the others hear of its verdict. At the end of an epoch the checkpoint is written first,
+then the journal, then whoever started the job is told: so nobody hears of an epoch that is lost.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, final
+
+import pyarrow as pa
+import torch
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from vaepipe import __version__, files
+from vaepipe.compute.base import TrainTask
+from vaepipe.core import build, row_seed, seeded
+from vaepipe.data import shards
+from vaepipe.data.batches import Batches
+from vaepipe.datasets.base import Dataset
+from vaepipe.errors import TrainingError, VaepipeError
+from vaepipe.evaluation import validate
+from vaepipe.journal import Journal
+from vaepipe.training import bundle, checkpoint, loop, optim
+
+JOURNAL, HISTORY, LOCK = "journal.jsonl", "history.parquet", ".lock"
+CHECKPOINT, MODEL = "checkpoint", "model"
+PATIENCE = 60.0
+"""Seconds to wait for another process that is about to end."""
+EVIDENCE = "val/log_evidence"
+"""What the best weights are chosen by: it does not depend on the objective."""
+INITIAL, ORDER, NOISE = range(3)
+"""Streams of a fit's seed: first weights, order of the rows, noise of the epochs."""
+
+Report = Callable[[dict[str, float]], str | None]
+
+
+class Verdict(enum.IntEnum):
+    """What rank 0 decides after an epoch."""
+
+    GO_ON = 0
+    ENOUGH = 1
+    FAILED = 2
+
+
+def silent(metrics: Mapping[str, float]) -> None:
+    """A report that nobody hears."""
+
+
+def train_job(
+    task: TrainTask,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    report: Report = silent,
+) -> loop.Step | None:
+    """Fit one model, resuming from the task's checkpoint; rank 0 leaves bundle and history.
+
+    Args:
+        task: what to fit.
+        rank: this worker's number.
+        world_size: number of workers; with several, torch's default process group exists.
+        device: where to compute.
+        report: told the metrics of every validated epoch, with `epoch`; a reason, if it returns
+            one, stops the fit, which then keeps its best weights so far.
+
+    Returns:
+        The model and objective as they were at the end; None if all was done before.
+
+    Raises:
+        TrainingError: the fit diverged.
+    """
+    if ended(task) is not None:
+        return None
+    Path(task.output).mkdir(parents=True, exist_ok=True)
+    with alone(task) if rank == 0 else nullcontext():
+        try:
+            return _Job(task, rank, world_size, torch.device(device), report).run()
+        except Exception as error:
+            if rank == 0:
+                record_failure(task, error)
+            raise
+
+
+@contextmanager
+def alone(task: TrainTask) -> Iterator[None]:
+    """No other process works on the task; waits for one that is about to end.
+
+    Raises:
+        TrainingError: it does not end.
+    """
+    deadline = time.monotonic() + PATIENCE
+    with (Path(task.output) / LOCK).open("a") as file:
+        while not _lock(file):
+            if time.monotonic() > deadline:
+                raise TrainingError(f"{task.name}: another process is still at work on it.")
+            time.sleep(0.1)
+        yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def record_failure(task: TrainTask, error: BaseException) -> None:
+    """Write the `failed` event of a task."""
+    text = "".join(traceback.format_exception(error))
+    Journal(Path(task.output) / JOURNAL).write("failed", error=describe(error), traceback=text)
+
+
+def describe(error: BaseException) -> str:
+    """An error in a line; our own speak for themselves."""
+    text = str(error).strip() or "no message"
+    return text if isinstance(error, VaepipeError) else f"{type(error).__name__}: {text}"
+
+
+def ended(task: TrainTask) -> str | None:
+    """`done` or `stopped`, if a fit with this task's fingerprint has left its model."""
+    folder = Path(task.output)
+    card = folder / MODEL / bundle.CARD
+    if not card.exists() or files.read_json(card).get("fingerprint") != task.fingerprint:
+        return None
+    events = Journal(folder / JOURNAL).read()
+    last = events[-1]["event"] if events else None
+    return last if last in ("done", "stopped") else None
+
+
+def outcome(task: TrainTask, metric: str) -> float | None:
+    """A metric of the epoch whose weights are kept, by the journal; None if there is no number."""
+    events = Journal(Path(task.output) / JOURNAL).read()
+    epochs = _epochs(events)
+    if not epochs or events[-1]["event"] == "failed":
+        return None
+    value = epochs[epochs[max(epochs)]["best_epoch"]]["metrics"].get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _epochs(events: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The epochs of a fit, since it last started from nothing."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for event in events:
+        if event["event"] == "start" and event["resumed_from"] is None:
+            found.clear()
+        elif event["event"] == "epoch":
+            found[event["epoch"]] = event
+    return found
+
+
+def stop(task: TrainTask, reason: str) -> None:
+    """Close a fit that was stopped: its model from the last checkpoint, then the event."""
+    state = finalize(task)
+    Journal(Path(task.output) / JOURNAL).write(
+        "stopped", epoch=state.epoch, reason=reason, best_epoch=state.kept_epoch
+    )
+
+
+def finalize(task: TrainTask) -> checkpoint.State:
+    """Make `model/` and `history.parquet` from the last checkpoint.
+
+    Raises:
+        TrainingError: the task has no checkpoint.
+    """
+    folder = Path(task.output)
+    state = checkpoint.load(folder / CHECKPOINT, task.fingerprint)
+    if state is None:
+        raise TrainingError(f"{task.name}: there is no checkpoint to make a model from.")
+    step = _build(task)
+    checkpoint.load_weights(checkpoint.kept_weights(folder / CHECKPOINT, state), step)
+    dataset: Dataset = task.data.dataset.build()
+    golden = _view(task, dataset, "train", bundle.ROWS)
+    bundle.save(folder / MODEL, step.model, _card(task, state), golden)
+    shards.write_table(folder / HISTORY, pa.Table.from_pylist(_rows(state)))
+    return state
+
+
+@final
+class _Job:
+    """A fit in this process."""
+
+    def __init__(
+        self,
+        task: TrainTask,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        report: Report,
+    ) -> None:
+        self.task, self.rank, self.world_size, self.device = task, rank, world_size, device
+        self.report, self.journal = report, Journal(Path(task.output) / JOURNAL)
+        self.folder = Path(task.output) / CHECKPOINT
+        self.dataset: Dataset = task.data.dataset.build()
+        self.batches = self._batches()
+        self.step = _build(task).to(device)
+        self.fitter = self._fitter()
+        self.state = self._resumed()
+        self.validation = self._validation_rows() if rank == 0 else None
+        self.reason: str | None = None
+        self.clock = time.perf_counter()
+
+    def run(self) -> loop.Step:
+        """Fit what is left, then leave the model."""
+        self._start()
+        began = time.perf_counter()
+        last = dict(self.state.metrics(self.state.epoch))
+        if not self._exhausted():
+            epochs = range(self.state.epoch, self.task.epochs)
+            loop.fit(self.fitter, epochs, self._epoch, self._after)
+            last = dict(self.state.metrics(self.state.epoch))
+        self._finish(time.perf_counter() - began)
+        if self.reason is None:
+            self.report(last)
+        return self.step
+
+    def _start(self) -> None:
+        """Tell the journal, also of an epoch that it missed because the last process was killed."""
+        if self.rank != 0:
+            return
+        known = _epochs(self.journal.read())
+        self.journal.write(
+            "start",
+            epochs=self.task.epochs,
+            steps_per_epoch=self.batches.steps,
+            world_size=self.world_size,
+            device=str(self.device),
+            resumed_from=self.state.epoch or None,
+        )
+        for row in self.state.history:
+            if row["epoch"] not in known:
+                self._tell(row)
+
+    def _tell(self, metrics: Mapping[str, float]) -> None:
+        """The event of an epoch."""
+        values = {k: v for k, v in metrics.items() if k not in ("epoch", "step")}
+        self.journal.write(
+            "epoch",
+            epoch=int(metrics["epoch"]),
+            step=int(metrics["step"]),
+            best_epoch=self.state.kept_epoch,
+            metrics=values,
+        )
+
+    def _epoch(self, number: int) -> Iterator[Tensor]:
+        """Batches of an epoch as the model sees them."""
+        self.clock = time.perf_counter()
+        for _, x in self.batches.epoch(number):
+            yield self.dataset.tensor(x, partial(torch.rand, x.shape, device=x.device))
+
+    def _noise(self, number: int) -> int:
+        """The seed of an epoch on this rank."""
+        return row_seed(row_seed(row_seed(self.task.seed, NOISE), number), self.rank)
+
+    def _after(self, epoch: int, terms: dict[str, float]) -> bool:
+        """Keep what an epoch was worth; whether that is enough."""
+        due = epoch % self.task.validation["every"] == 0 or epoch == self.task.epochs
+        verdict, metrics = Verdict.GO_ON, self._training_metrics(epoch, terms)
+        if self.rank == 0:
+            verdict = self._keep(epoch, metrics, due=due)
+        verdict = self._agree(verdict) if due else verdict
+        if verdict is Verdict.FAILED:
+            raise TrainingError(
+                f"{self.task.name}: the validation evidence was not finite after epoch {epoch}. "
+                "Checkpoints from before are kept. Lower `optimizer.lr`, or set `optimizer.clip`."
+            )
+        if due and verdict is Verdict.GO_ON:
+            self.reason = self.report(metrics)
+        return self.reason is not None or verdict is Verdict.ENOUGH
+
+    def _keep(self, epoch: int, metrics: dict[str, float], *, due: bool) -> Verdict:
+        """Validate, write the checkpoint, then the journal."""
+        metrics |= self._validate() if due else {}
+        if not math.isfinite(metrics.get(EVIDENCE, 0.0)):
+            return Verdict.FAILED
+        self.state = self._advanced(epoch, metrics)
+        if due:
+            checkpoint.save(self.folder, self.state, self.step, self.fitter.optimizers)
+        self._tell(metrics)
+        return Verdict.ENOUGH if due and self._exhausted() else Verdict.GO_ON
+
+    def _training_metrics(self, epoch: int, terms: Mapping[str, float]) -> dict[str, float]:
+        step = epoch * self.batches.steps
+        examples = self.batches.steps * self.batches.local * self.world_size
+        return {
+            "epoch": epoch,
+            "step": step,
+            **{f"train/{name}": value for name, value in terms.items()},
+            "lr": self.fitter.rate(step - 1),
+            "examples_per_second": examples / max(time.perf_counter() - self.clock, 1e-9),
+        }
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        scores = validate(self.step.model, self.validation, k=self.task.validation["k"])
+        return {f"val/{name}": value for name, value in scores.items()}
+
+    def _advanced(self, epoch: int, metrics: Mapping[str, float]) -> checkpoint.State:
+        """The state after an epoch; no weights count as best before the objective is warm."""
+        old, value = self.state, metrics.get(EVIDENCE)
+        warm = self.step.objective.warm(self.fitter.context(int(metrics["step"])))
+        better = value is not None and warm and value > (old.best_value or -math.inf)
+        return checkpoint.State(
+            fingerprint=old.fingerprint,
+            epoch=epoch,
+            step=int(metrics["step"]),
+            history=(*old.history, metrics),
+            best_epoch=epoch if better else old.best_epoch,
+            best_value=value if better else old.best_value,
+        )
+
+    def _exhausted(self) -> bool:
+        """Whether all epochs are done, or too many passed without a better evidence."""
+        state, patience = self.state, self.task.patience
+        waited = state.epoch - state.best_epoch if state.best_epoch is not None else 0
+        return state.epoch >= self.task.epochs or (patience is not None and waited >= patience)
+
+    def _agree(self, verdict: Verdict) -> Verdict:
+        """What rank 0 says."""
+        if self.world_size == 1:
+            return verdict
+        said = torch.tensor(int(verdict), device=self.device)
+        distributed.broadcast(said, src=0)
+        return Verdict(int(said))
+
+    def _finish(self, seconds: float) -> None:
+        if self.rank != 0:
+            return
+        if self.reason is not None:
+            stop(self.task, self.reason)
+            return
+        state = finalize(self.task)
+        self.journal.write("done", seconds=seconds, best_epoch=state.kept_epoch, epochs=state.epoch)
+
+    def _batches(self) -> Batches:
+        split = shards.open_split(self.task.data.path, "train")
+        seed = row_seed(self.task.seed, ORDER)
+        size = self.task.batch_size
+        return Batches(split, size, seed, self.rank, self.world_size, self.device)
+
+    def _fitter(self) -> loop.Fitter:
+        task = self.task
+        return loop.Fitter(
+            name=task.name,
+            step=self.step,
+            forward=self._parallel() if self.world_size > 1 else self.step,
+            optimizers=loop.optimizers(self.step, task.optimizer),
+            rate=optim.schedule(task.optimizer, task.epochs * self.batches.steps),
+            clip=task.optimizer.get("clip"),
+            steps=self.batches.steps,
+            num_examples=self.batches.split.num_rows,
+            seed=self._noise,
+            reduce=self._mean,
+        )
+
+    def _parallel(self) -> DistributedDataParallel:
+        devices = [self.device] if self.device.type == "cuda" else None
+        several = len(self.step.phases) > 1
+        return DistributedDataParallel(
+            self.step, device_ids=devices, find_unused_parameters=several
+        )
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """The mean over all ranks; each saw equally many examples."""
+        if self.world_size == 1:
+            return value
+        distributed.all_reduce(value)
+        return value / self.world_size
+
+    def _resumed(self) -> checkpoint.State:
+        state = checkpoint.load(self.folder, self.task.fingerprint)
+        if state is None:
+            return checkpoint.State(self.task.fingerprint)
+        checkpoint.restore(self.folder, self.step, self.fitter.optimizers)
+        return state
+
+    def _validation_rows(self) -> Tensor | None:
+        """The first rows of the val split, with noise that never changes; None without a split."""
+        rows = self.task.validation["examples"]
+        if not rows or "val" not in shards.read_manifest(self.task.data.path)["splits"]:
+            return None
+        return _view(self.task, self.dataset, "val", rows).to(self.device)
+
+
+def _build(task: TrainTask) -> loop.Step:
+    """Model and objective with their first weights, which the seed alone decides."""
+    data = shards.load_spec(task.data.path)
+    with seeded(row_seed(task.seed, INITIAL)):
+        model = build(task.model.latent_shape, data, **task.model.parts())
+        return loop.Step(model, task.objective.build())
+
+
+def _view(task: TrainTask, dataset: Dataset, split: str, rows: int) -> Tensor:
+    """The first rows of a split as evaluation sees them."""
+    source = shards.open_split(task.data.path, split)
+    ids, x = shards.arrays(source.head(rows), source.shape)
+    return dataset.frozen(torch.tensor(x), torch.tensor(ids))
+
+
+def _card(task: TrainTask, state: checkpoint.State) -> dict[str, Any]:
+    """What `model.json` says."""
+    return {
+        "vaepipe": __version__,
+        "name": task.name,
+        "model": task.model.to_dict(),
+        "objective": task.objective.to_dict(),
+        "data": dict(task.data.spec),
+        "dataset": task.data.dataset.to_dict(),
+        "data_digest": task.data.digest,
+        "settings": dict(task.settings),
+        "fingerprint": task.fingerprint,
+        "seed": task.seed,
+        "epoch": state.kept_epoch,
+        "metrics": state.metrics(state.kept_epoch),
+    }
+
+
+def _rows(state: checkpoint.State) -> list[dict[str, Any]]:
+    """A row for each epoch, with the same columns in each."""
+    names = dict.fromkeys(name for row in state.history for name in row)
+    whole = {"epoch": int, "step": int}
+    return [
+        {n: whole.get(n, float)(row[n]) if n in row else None for n in names}
+        for row in state.history
+    ]

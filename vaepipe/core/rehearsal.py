@@ -1,0 +1,160 @@
+"""One step on two made-up examples, before any worker starts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaepipe.core.model import LatentModel
+from vaepipe.core.noise import seeded
+from vaepipe.core.objective import Estimate, Objective, Phase, StepContext
+from vaepipe.core.spec import DataSpec, Part
+from vaepipe.errors import CompatibilityError
+
+_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What a rehearsal found out."""
+
+    notes: Mapping[str, str]
+    """Decisions made from types, as `{"rate": "closed form"}`."""
+    parameters: Mapping[str, int]
+    """Trained numbers of every role."""
+
+
+def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assembly:
+    """Run every phase once, on a copy of the model and two made-up examples.
+
+    Nothing is changed: no weight, no gradient, none of torch's generators.
+
+    Raises:
+        CompatibilityError: q(z | x) and p(z) do not live in one place, a phase fails or gives no
+            finite bound `[batch]`, or a trained parameter gets no gradient from any phase.
+    """
+    stage = _Stage(copy.deepcopy(model), copy.deepcopy(objective), data)
+    with seeded(0), torch.enable_grad():
+        x = stage.examples()
+        notes = stage.compare(x)
+        trained = {name for phase in stage.objective.phases() for name in stage.play(phase, x)}
+    stage.require(trained)
+    return Assembly(notes, stage.parameters())
+
+
+def examples(data: DataSpec, n: int) -> Tensor:
+    """Made-up examples `[n, *shape]` from the support of the data.
+
+    Example:
+        >>> from vaepipe.core.spec import SUPPORTS
+        >>> examples(DataSpec((3,), SUPPORTS["boolean"], 10), 2).shape
+        torch.Size([2, 3])
+    """
+    shape = (n, *data.shape)
+    draw = {
+        "boolean": lambda: torch.rand(shape).round(),
+        "integer": lambda: torch.rand(shape).mul(10).floor(),
+        "real": lambda: torch.randn(shape),
+        "unit_interval": lambda: torch.rand(shape),
+    }
+    return draw[data.support_name]()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    model: LatentModel
+    objective: Objective
+    data: DataSpec
+
+    @property
+    def name(self) -> str:
+        return type(self.objective).__name__
+
+    def examples(self) -> Tensor:
+        x = examples(self.data, _BATCH)
+        like = next(self.model.parameters(), x)
+        return x.to(device=like.device, dtype=like.dtype)
+
+    def compare(self, x: Tensor) -> dict[str, str]:
+        """q(z | x) and p(z) must be of one kind and one shape."""
+        q, p = self.model.inference(x), self.model.p_z().z
+        if _is_discrete(q) != _is_discrete(p):
+            raise CompatibilityError(
+                f"q(z|x) lives on {q.support} but p(z) on {p.support}: "
+                "a mass cannot be compared with a density."
+            )
+        if q.event_shape != p.event_shape:
+            raise CompatibilityError(
+                f"q(z|x) is of shape {list(q.event_shape)} but p(z) of {list(p.event_shape)}."
+            )
+        return self.objective.notes(q, p)
+
+    def play(self, phase: Phase, x: Tensor) -> set[str]:
+        """The names of the parameters that one phase gives a gradient."""
+        self.model.zero_grad(set_to_none=True)
+        self.objective.zero_grad(set_to_none=True)
+        try:
+            estimate = phase.estimate(self.model, x, StepContext(0, 0.0, self.data.num_examples))
+            self._check(phase, estimate)
+            estimate.surrogate.backward()
+        except CompatibilityError:
+            raise
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise CompatibilityError(f"phase '{phase.name}' of '{self.name}': {error}") from error
+        moved = self._trainable(phase.updates)
+        return {name for name, parameter in moved.items() if parameter.grad is not None}
+
+    def require(self, trained: set[str]) -> None:
+        """Every parameter that asks for a gradient must have got one."""
+        idle = sorted(set(self._trainable(Part.MODEL | Part.OBJECTIVE)) - trained)
+        if idle:
+            raise CompatibilityError(f"no phase of '{self.name}' trains: {', '.join(idle)}")
+
+    def parameters(self) -> dict[str, int]:
+        """Trained numbers of every role."""
+        roles = {
+            "encoder": self.model.inference.network,
+            "family": self.model.inference.head,
+            "prior": self.model.prior,
+            "decoder": self.model.generator.network,
+            "likelihood": self.model.generator.head,
+            "objective": self.objective,
+        }
+        return {role: _size(module) for role, module in roles.items()}
+
+    def _check(self, phase: Phase, estimate: Estimate) -> None:
+        bound = estimate.bound
+        if bound.shape != (_BATCH,) or not bound.isfinite().all():
+            raise CompatibilityError(
+                f"phase '{phase.name}' of '{self.name}' gives the bound {bound.tolist()} for "
+                f"{_BATCH} examples: expected one finite number for each."
+            )
+
+    def _trainable(self, parts: Part) -> dict[str, nn.Parameter]:
+        roots: dict[Part, tuple[str, nn.Module]] = {
+            Part.INFERENCE: ("inference", self.model.inference),
+            Part.PRIOR: ("prior", self.model.prior),
+            Part.GENERATOR: ("generator", self.model.generator),
+            Part.OBJECTIVE: ("objective", self.objective),
+        }
+        return {
+            f"{root}.{name}": parameter
+            for part in parts
+            for root, module in [roots[part]]
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+
+
+def _is_discrete(d: Distribution) -> bool:
+    support = d.support
+    return bool(support is not None and support.is_discrete)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,173 @@
+"""Examples as Parquet shards: written once, read by row group, complete when the manifest is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from vaepipe import files
+from vaepipe.core.spec import DataSpec, Shape
+from vaepipe.data import schema
+from vaepipe.errors import DataError
+
+ROWS_PER_GROUP = 1024
+ROWS_PER_FILE = 64 * ROWS_PER_GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A row group of a shard: the piece of work of evaluate and encode.
+
+    Its borders do not depend on who works on it, so neither do the results.
+    """
+
+    path: str
+    group: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The examples of one split, in a fixed order of files and row groups."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """Row groups with their first row's position in the split."""
+        units: list[Unit] = []
+        start = 0
+        for name in self.names:
+            path = self.folder / name
+            metadata = pq.read_metadata(path)
+            for group in range(metadata.num_row_groups):
+                rows = metadata.row_group(group).num_rows
+                units.append(Unit(str(path), group, start, rows))
+                start += rows
+        return tuple(units)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the shards."""
+        return pq.read_schema(self.folder / self.names[0])
+
+    @property
+    def num_rows(self) -> int:
+        """Number of examples."""
+        return sum(unit.rows for unit in self.units)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of one example."""
+        return schema.shape_of(self.schema.field("x"))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one stored example."""
+        kind = self.schema.field("x").type
+        return kind.list_size * kind.value_type.bit_width // 8
+
+    def head(self, rows: int) -> pa.Table:
+        """The first rows (all of them if there are fewer)."""
+        tables, count = [self.schema.empty_table()], 0
+        for unit in self.units:
+            if count >= rows:
+                break
+            tables.append(read_unit(unit.path, unit.group))
+            count += unit.rows
+        return pa.concat_tables(tables).slice(0, rows)
+
+    def take(self, units: Iterable[Unit]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids `[n]` and stored values `[n, *shape]` of some units, in their order."""
+        tables = [read_unit(u.path, u.group, columns=["id", "x"]) for u in units]
+        return arrays(pa.concat_tables(tables), self.shape)
+
+
+def arrays(table: pa.Table, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Ids `[n]` and stored values `[n, *shape]` of a table of examples."""
+    ids = table.column("id").to_numpy()
+    return ids, schema.from_vectors(table.column("x"), shape)
+
+
+def read_unit(path: str, group: int, columns: list[str] | None = None) -> pa.Table:
+    """One row group of a shard.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: row group {group} cannot be read: {error}") from error
+
+
+def write_split(folder: Path, batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
+    """Write the batches as `part-00000.parquet` …; what the manifest says of each file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number, table in enumerate(_files(batches)):
+        path = folder / f"part-{number:05d}.parquet"
+        write_table(path, table)
+        written.append({"name": path.name, "rows": table.num_rows, "sha256": files.sha256(path)})
+    return written
+
+
+def write_table(path: Path, table: pa.Table, rows_per_group: int = ROWS_PER_GROUP) -> None:
+    """Write a whole Parquet file or nothing."""
+    with files.whole(path) as draft:
+        options = schema.write_options(table.schema)
+        pq.write_table(table, draft, row_group_size=rows_per_group, **options)
+
+
+def open_split(path: str | Path, split: str) -> Split:
+    """A split of a complete data artifact.
+
+    Raises:
+        DataError: the artifact is not complete, or has no such split.
+    """
+    manifest = read_manifest(path)
+    if split not in manifest["splits"]:
+        raise DataError(f"{path} has no split '{split}'; it has {', '.join(manifest['splits'])}.")
+    names = tuple(entry["name"] for entry in manifest["splits"][split]["files"])
+    return Split(Path(path) / split, names)
+
+
+def read_manifest(path: str | Path) -> Mapping[str, Any]:
+    """The manifest of a complete artifact."""
+    file = Path(path) / "manifest.json"
+    if not file.exists():
+        raise DataError(f"{path} is not a complete artifact: it has no manifest.json.")
+    return files.read_json(file)
+
+
+def load_spec(path: str | Path) -> DataSpec:
+    """The specification of a data artifact, with the mean training example."""
+    mean = Path(path) / "mean.npy"
+    tensor = torch.from_numpy(np.load(mean, allow_pickle=False)) if mean.exists() else None
+    return DataSpec.from_dict(read_manifest(path)["spec"], tensor)
+
+
+def _files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        while count >= ROWS_PER_FILE:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, ROWS_PER_FILE)
+            held = table.slice(ROWS_PER_FILE).to_batches()
+            count -= ROWS_PER_FILE
+    if count:
+        yield pa.Table.from_batches(held)

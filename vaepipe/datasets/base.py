@@ -1,0 +1,69 @@
+"""What a dataset is: rows that are written once, and a view of them as tensors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from vaepipe.core.noise import row_uniform
+from vaepipe.core.spec import DataSpec
+
+Uniform = Callable[[], Tensor]
+
+
+class Dataset(ABC):
+    """A source of examples and their view as the tensors a model sees.
+
+    The data stage writes `examples` to Parquet once; from then on only `tensor` is called, on
+    workers too. `__init__(*, options)`: the keyword-only parameters are the YAML options.
+    """
+
+    noise_seed: int = 0
+    """Seeds the frozen noise of evaluation, so that models are compared on the same draw."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """Shape and support of what `tensor` returns; `num_examples` of train, where known."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+
+    def prepare(self) -> None:  # noqa: B027 - a source that is always there has nothing to check
+        """Check that the source is there, before anything is written.
+
+        Raises:
+            DataError: it is not; the message says what was expected where.
+        """
+
+    @abstractmethod
+    def examples(self, split: str) -> Iterator[pa.RecordBatch]:
+        """Rows of a split: `id`, `x` as stored, and columns that pass through."""
+
+    @abstractmethod
+    def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
+        """Stored values `[batch, *shape]` to what the model sees, floating point.
+
+        Args:
+            x: as stored, uint8 or float32.
+            uniform: draws U[0, 1) of the shape of `x`, for views that are random.
+        """
+
+    def describe(self) -> Mapping[str, str]:
+        """What a reader of a result must know about the view, such as its binarization."""
+        return {}
+
+    def frozen(self, x: Tensor, ids: Tensor) -> Tensor:
+        """The view of evaluation: its noise depends on the row's id alone."""
+        return self.tensor(x, lambda: row_uniform(self.noise_seed, ids, x.shape[1:]))
+
+
+def bernoulli(probability: Tensor, uniform: Uniform) -> Tensor:
+    """1 with the given probability, else 0, as floating point."""
+    return (uniform() < probability).to(torch.get_default_dtype())

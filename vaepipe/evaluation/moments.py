@@ -1,0 +1,27 @@
+"""Mean and standard deviation of a posterior, in closed form where its type has one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+
+def has_moments(q: Distribution) -> bool:
+    """Whether the distribution's type defines its mean and variance (some flows do not)."""
+    if isinstance(q, Independent):
+        return has_moments(q.base_dist)
+    cls = type(q)
+    return cls.mean is not Distribution.mean and cls.variance is not Distribution.variance
+
+
+def moments(q: Distribution, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[batch, *latent]`; from samples `[k, batch, *latent]` if need be.
+
+    Raises:
+        ValueError: the moments have no closed form and no samples were given.
+    """
+    if has_moments(q):
+        return q.mean, q.stddev
+    if z is None:
+        raise ValueError(f"{type(q).__name__} has no closed-form moments: give samples.")
+    return z.mean(0), z.std(0)

@@ -1,0 +1,145 @@
+"""Normal posteriors, with a diagonal or a full covariance."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Independent,
+    MultivariateNormal,
+    Normal,
+    register_kl,
+)
+from torch.distributions.kl import kl_divergence
+from torch.nn import functional as F
+
+from vaepipe.core import Cap, Family, Shape
+from vaepipe.errors import CompatibilityError
+
+_FLOOR = 1e-6
+_UNIT = math.log(math.expm1(1.0))
+
+
+def positive(raw: Tensor) -> Tensor:
+    """A scale from an unbounded feature: softplus(raw + log(e - 1)) + 1e-6.
+
+    Zero gives one; growth is linear, so a wild feature does not overflow; the floor keeps the
+    square of the scale, and the logarithm of it, finite in float32.
+
+    Example:
+        >>> round(positive(torch.zeros(())).item(), 5)
+        1.0
+    """
+    return F.softplus(raw + _UNIT) + _FLOOR
+
+
+def raw_of(scale: Tensor) -> Tensor:
+    """The inverse of `positive`, for scales above 1e-6.
+
+    Example:
+        >>> scale = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
+        >>> torch.allclose(positive(raw_of(scale)), scale, rtol=1e-9)
+        True
+    """
+    above = scale - _FLOOR
+    return above + torch.log(-torch.expm1(-above)) - _UNIT
+
+
+@final
+class DiagonalNormal(Family):
+    """q(z | x) = prod_d N(z_d; mu_d, sigma_d^2): mean-field inference.
+
+        z = mu + sigma * eps,   eps ~ N(0, 1)
+
+    Kingma and Welling (2014), eq. 9 and appendix B. The features are (mu, raw sigma), the second
+    through `positive`. The distribution skips torch's own argument checks: sigma is positive by
+    construction, and each check would make the host wait for the device.
+
+    Args:
+        latent_shape: shape of z.
+
+    Example:
+        >>> q = DiagonalNormal((3,))(torch.zeros(5, 2, 3))
+        >>> q.batch_shape, q.event_shape, q.stddev[0, 0].item()
+        (torch.Size([5]), torch.Size([3]), 1.0)
+    """
+
+    provides = Cap.SAMPLE | Cap.RSAMPLE | Cap.DENSITY
+
+    def __init__(self, latent_shape: Shape) -> None:
+        super().__init__()
+        self.latent_shape = tuple(latent_shape)
+        self.feature_shape = (2, *latent_shape)
+
+    def forward(self, h: Tensor) -> Independent:
+        """q(z | h) for features `h` `[*batch, 2, *latent]`."""
+        ndim = len(self.latent_shape)
+        loc, raw = h.unbind(-1 - ndim)
+        normal = Normal(loc, positive(raw), validate_args=False)
+        return Independent(normal, ndim, validate_args=False)
+
+
+@final
+class FullNormal(Family):
+    """q(z | x) = N(z; mu, L L^T) with a lower-triangular L.
+
+        z = mu + L eps,   eps ~ N(0, 1)
+
+    The features are mu, the raw diagonal of L (through `positive`) and, row by row, its strict
+    lower triangle divided by sqrt(d), so that rows of L start with a norm of order one.
+
+    Args:
+        latent_shape: `[d]`.
+
+    Raises:
+        CompatibilityError: the latent shape has not exactly one dimension.
+
+    Example:
+        >>> q = FullNormal((3,))(torch.zeros(5, 9))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([3]))
+    """
+
+    provides = Cap.SAMPLE | Cap.RSAMPLE | Cap.DENSITY
+
+    def __init__(self, latent_shape: Shape) -> None:
+        super().__init__()
+        if len(latent_shape) != 1:
+            raise CompatibilityError(
+                f"family 'full_normal' needs a latent_shape of one dimension, got "
+                f"{list(latent_shape)}: write {[math.prod(latent_shape)]}."
+            )
+        self.d = latent_shape[0]
+        self.feature_shape = (2 * self.d + self.d * (self.d - 1) // 2,)
+        rows, columns = torch.tril_indices(self.d, self.d, offset=-1)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+
+    def forward(self, h: Tensor) -> MultivariateNormal:
+        """q(z | h) for features `h` `[*batch, 2 d + d (d - 1) / 2]`."""
+        loc, raw, below = h.split([self.d, self.d, h.shape[-1] - 2 * self.d], dim=-1)
+        scale_tril = torch.diag_embed(positive(raw))
+        scale_tril[..., self.rows, self.columns] = below / math.sqrt(self.d)
+        return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+
+@register_kl(MultivariateNormal, Independent)
+def _kl_full_factorised(q: MultivariateNormal, p: Independent) -> Tensor:
+    """To a product of densities: look up what the product is made of."""
+    return kl_divergence(q, p.base_dist)
+
+
+@register_kl(MultivariateNormal, Normal)
+def _kl_full_normals(q: MultivariateNormal, p: Normal) -> Tensor:
+    """KL(N(mu, L L^T) || prod_d N(m_d, s_d^2)), `p` holding the d factors in its last dimension.
+
+    1/2 sum_d [ ((L L^T)_dd + (mu_d - m_d)^2) / s_d^2 - 1 + 2 log s_d - 2 log L_dd ]
+    """
+    scale_tril = q._unbroadcasted_scale_tril
+    variance = scale_tril.square().sum(-1)
+    log_scale = scale_tril.diagonal(dim1=-2, dim2=-1).log()
+    distance = (variance + (q.loc - p.loc).square()) / p.scale.square()
+    return 0.5 * (distance - 1 + 2 * (p.scale.log() - log_scale)).sum(-1)

@@ -1,0 +1,116 @@
+"""Everything that can be known to be wrong before a worker starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vaepipe.core import DataSpec
+from vaepipe.errors import CompatibilityError, ConfigError, Problem
+from vaepipe.pipeline import search
+from vaepipe.pipeline.config import Pipeline
+from vaepipe.pipeline.plan import child_seed
+from vaepipe.pipeline.rehearsal import rehearse_parts
+from vaepipe.pipeline.settings import SweepStage, TrainStage
+from vaepipe.registry import PartSpec
+
+
+def check(pipeline: Pipeline) -> dict[str, Any]:
+    """Assemble and rehearse every fit and every trial that is known beforehand.
+
+    Returns:
+        For each train stage its parameters and notes, for each sweep its trials and skips.
+
+    Raises:
+        ConfigError: every combination of parts that does not compose, at its line.
+        DataError: a source that is not there.
+    """
+    specs = {n: _spec(s.dataset.part("datasets")) for n, s in _stages(pipeline, "data")}
+    problems: list[Problem] = []
+    found: dict[str, Any] = {}
+    for name, stage in _stages(pipeline, "train"):
+        settings = pipeline.train_settings(name)
+        attempt = _attempt(pipeline, name, settings, specs, problems)
+        found[name] = {"data": stage.data, **attempt}
+    for name, stage in _stages(pipeline, "sweep"):
+        found[name] = _check_sweep(pipeline, name, stage, specs, problems)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _attempt(
+    pipeline: Pipeline,
+    name: str,
+    settings: TrainStage,
+    specs: dict[str, DataSpec],
+    problems: list[Problem],
+) -> dict[str, Any]:
+    try:
+        objective = settings.objective.part("objectives")
+        assembly = rehearse_parts(settings.model.spec(), objective, specs[settings.data])
+    except CompatibilityError as error:
+        path = f"stages.{name}"
+        problems.append(Problem(str(pipeline.path), pipeline.line(path), path, str(error)))
+        return {}
+    return {"parameters": assembly.parameters, "notes": assembly.notes}
+
+
+def _check_sweep(
+    pipeline: Pipeline,
+    name: str,
+    sweep: SweepStage,
+    specs: dict[str, DataSpec],
+    problems: list[Problem],
+) -> dict[str, Any]:
+    """Try what the search is going to propose; report each reason once."""
+    reasons: dict[str, list[int]] = {}
+    tried = 0
+    for index, settings in enumerate(_proposals(pipeline, name, sweep)):
+        tried += 1
+        reason = _reason(pipeline, sweep, settings, specs)
+        if reason:
+            reasons.setdefault(reason, []).append(index)
+    if sweep.invalid == "fail" or (len(reasons) and sum(map(len, reasons.values())) == tried):
+        path = f"stages.{name}.space"
+        for reason, trials in reasons.items():
+            text = f"{len(trials)} of {tried} proposals do not compose: {reason}"
+            hint = " Set `invalid: skip` to leave them out." if sweep.invalid == "fail" else ""
+            problems.append(Problem(str(pipeline.path), pipeline.line(path), path, text + hint))
+    skipped = sum(map(len, reasons.values()))
+    return {"trials": sweep.trials or tried, "invalid": skipped, "reasons": list(reasons)}
+
+
+def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dict[str, Any]]:
+    """All trials where they are known beforehand, else every combination of component types."""
+    if sweep.search.type == "optuna":
+        yield from search.combinations(sweep.space)
+        return
+    seed = child_seed(child_seed(pipeline.seed, name), "search")
+    proposer = search.make_proposer(sweep, seed)
+    for index in range(sweep.trials or proposer.size or 0):
+        settings = proposer.propose(index)
+        if settings is None:
+            return
+        yield dict(settings)
+
+
+def _reason(
+    pipeline: Pipeline, sweep: SweepStage, settings: dict[str, Any], specs: dict[str, DataSpec]
+) -> str | None:
+    try:
+        fit = pipeline.train_settings(sweep.over, settings)
+        rehearse_parts(fit.model.spec(), fit.objective.part("objectives"), specs[fit.data])
+    except (CompatibilityError, ConfigError) as error:
+        return str(error)
+    return None
+
+
+def _spec(part: PartSpec) -> DataSpec:
+    dataset = part.build()
+    dataset.prepare()
+    return dataset.spec
+
+
+def _stages(pipeline: Pipeline, kind: str) -> list[tuple[str, Any]]:
+    return [(name, stage) for name, stage in pipeline.stages.items() if stage.kind == kind]

@@ -1,0 +1,95 @@
+"""What a model is evaluated on or encodes: splits of an artifact, or anybody's Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaepipe.compute.base import DataRef
+from vaepipe.core import DataSpec
+from vaepipe.data import shards, sources
+from vaepipe.data.sources import Source
+from vaepipe.errors import CompatibilityError, DataError, did_you_mean
+from vaepipe.registry import PartSpec
+from vaepipe.tracking.base import Record
+from vaepipe.training.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Sources by split, and the view through which the model sees them."""
+
+    name: str
+    sources: Mapping[str, Source]
+    dataset: PartSpec
+    spec: DataSpec
+    digest: str
+
+    def log(self, record: Record, context: str) -> None:
+        """Tell a run what it read."""
+        for split in self.sources:
+            schema = str(self.spec.to_dict())
+            name = f"{self.dataset.type}/{split}"
+            record.dataset(name, f"{self.name}/{split}", self.digest, schema, context)
+
+
+def of_artifact(data: DataRef, splits: Sequence[str] | None) -> Input:
+    """Splits of a data artifact; all of them by default."""
+    known = list(shards.read_manifest(data.path)["splits"])
+    names = splits or known
+    check_splits(names, known, data.path)
+    found = {split: sources.of_split(data.path, split) for split in names}
+    return Input(data.path, found, data.dataset, DataSpec.from_dict(data.spec), data.digest)
+
+
+def of_path(
+    path: str, model: Bundle, splits: Sequence[str] | None, column: str, id_column: str | None
+) -> Input:
+    """A data artifact's folder, or Parquet files that are seen as the model's own data were."""
+    if (Path(path) / "manifest.json").exists():
+        return of_artifact(_artifact(path), splits)
+    source = sources.of_files(path, model.data.shape, column, id_column)
+    split = Path(path.rstrip("/")).stem or "all"
+    return Input(path, {split: source}, model.dataset, model.data, sources.digest(source.files))
+
+
+def check_input(model: Bundle, data: Input) -> None:
+    """The model can read the data.
+
+    Raises:
+        CompatibilityError: another shape or support.
+    """
+    has, reads = data.spec, model.data
+    where = f"model {model.path} and data {data.name}"
+    if reads.shape != has.shape:
+        raise CompatibilityError(
+            f"{where}: the model reads examples of shape {reads.shape}, the data have {has.shape}."
+        )
+    if reads.support is not has.support:
+        raise CompatibilityError(
+            f"{where}: the model was fitted to {reads.support_name} values, the data are "
+            f"{has.support_name}. Encode the data through the view the model was fitted with."
+        )
+
+
+def _artifact(path: str) -> DataRef:
+    manifest = shards.read_manifest(path)
+    if manifest.get("kind") != "data":
+        raise DataError(f"{path} is a '{manifest.get('kind')}' artifact, expected a data artifact.")
+    dataset = PartSpec.from_dict(manifest["dataset"])
+    return DataRef(str(Path(path).absolute()), dataset, manifest["spec"], manifest["digest"])
+
+
+def check_splits(wanted: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Every split that is asked for exists.
+
+    Raises:
+        DataError: naming the nearest one that does.
+    """
+    for split in wanted:
+        if split not in known:
+            raise DataError(
+                f"{where}: no split '{split}'.{did_you_mean(split, known)} "
+                f"Splits: {', '.join(known)}."
+            )

@@ -1,0 +1,36 @@
+"""Before anything is rented: do the parts compose, and does every parameter learn?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaepipe.compute.base import ModelSpec, TrainTask
+from vaepipe.core import Assembly, DataSpec, build, check
+from vaepipe.core import rehearse as rehearse_model
+from vaepipe.files import digest
+from vaepipe.registry import PartSpec
+
+_done: dict[str, Assembly] = {}
+
+
+def rehearse(task: TrainTask, specs: Callable[[str], DataSpec]) -> Assembly:
+    """Rehearse a task on two synthetic examples of its data.
+
+    Raises:
+        CompatibilityError: the parts do not compose; the message says which, why, and what would.
+    """
+    return rehearse_parts(task.model, task.objective, specs(task.data.path))
+
+
+def rehearse_parts(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
+    """Check declarations, build, and run every phase once; the same parts are tried once."""
+    key = digest({"m": model.to_dict(), "o": objective.to_dict(), "d": data.to_dict()})
+    if key not in _done:
+        _done[key] = _rehearse(model, objective, data)
+    return _done[key]
+
+
+def _rehearse(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
+    parts = (model.family, model.prior, objective, model.likelihood)
+    check(*(part.load() for part in parts), data)
+    return rehearse_model(build(model.latent_shape, data, **model.parts()), objective.build(), data)

@@ -1,0 +1,7 @@
+"""The report: one self-contained page and its figures, from artifacts alone."""
+
+from vaepipe.pipeline.report.page import build as build
+from vaepipe.pipeline.report.section import Sample as Sample
+from vaepipe.pipeline.report.section import Section as Section
+
+__all__ = ["Sample", "Section", "build"]

@@ -1,0 +1,202 @@
+"""Figures of fits: what was reported epoch by epoch, and how trials compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vaepipe.pipeline.report import style, words
+from vaepipe.pipeline.report.tables import Columns, has_values, numbers
+
+EVIDENCE = "val/log_evidence"
+LINES = (
+    (EVIDENCE, "log evidence (validation)", style.ACCENT, "-"),
+    ("val/elbo", "ELBO (validation)", style.SECOND, "-"),
+    ("train/bound", "bound (training)", style.MUTED, "--"),
+)
+ROWS_SHOWN = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A row of `trials.parquet`."""
+
+    number: int
+    status: str
+    error: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+    epochs: int | None
+    seconds: float | None
+
+    @property
+    def label(self) -> str:
+        """What was tried, in short."""
+        return " · ".join(_in_words(path, value) for path, value in self.settings.items())
+
+    def metric(self, name: str) -> float:
+        """A metric; NaN where it is missing or not finite."""
+        return self.metrics.get(name, float("nan"))
+
+
+def trials(columns: Columns) -> list[Trial]:
+    """The rows of `trials.parquet`."""
+    count = len(columns.get("trial", []))
+    rows = [{name: values[i] for name, values in columns.items()} for i in range(count)]
+    metrics = {n: numbers(columns, n) for n in columns if n.startswith("val/")}
+    return [
+        Trial(
+            number=int(row["trial"]),
+            status=row.get("status") or "",
+            error=row.get("error") or "",
+            settings={k[8:]: v for k, v in row.items() if k.startswith("setting.") and v},
+            metrics={name: float(values[i]) for name, values in metrics.items()},
+            epochs=row.get("epochs"),
+            seconds=row.get("seconds"),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def ranked(rows: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
+    """Best first; trials without a value last, in their own order."""
+    sign = -1.0 if mode == "max" else 1.0
+
+    def key(row: Trial) -> tuple[bool, float, int]:
+        value = row.metric(metric)
+        return (True, 0.0, row.number) if np.isnan(value) else (False, sign * value, row.number)
+
+    return sorted(rows, key=key)
+
+
+def leaderboard(rows: Sequence[Trial], metric: str, mode: str) -> Figure | None:
+    """Trials with a value, best on top, with one standard error; None if there are none."""
+    shown = [r for r in ranked(rows, metric, mode) if not np.isnan(r.metric(metric))][:ROWS_SHOWN]
+    if not shown:
+        return None
+    values = np.array([r.metric(metric) for r in shown])
+    errors = np.nan_to_num(np.array([r.metric(f"{metric}_se") for r in shown]))
+    made = style.figure(0.75 + 0.36 * len(shown))
+    ax = style.axes(made, grid="x")
+    _frame_board(ax, values, errors, mode)
+    for place, row in enumerate(shown):
+        _board_row(ax, place, row, values[place], errors[place])
+    ax.set_xlabel(f"{metric} (nats per example)", parse_math=False)
+    return made
+
+
+def _frame_board(ax: Axes, values: np.ndarray, errors: np.ndarray, mode: str) -> None:
+    sign = 1.0 if mode == "max" else -1.0
+    worst = sign * style.low_limit(sign * values)
+    inside = sign * values >= sign * worst
+    left, right = (values - errors)[inside].min(), (values + errors)[inside].max()
+    room = max(right - left, 1e-3 * max(1.0, abs(right))) * 0.05
+    ax.set_xlim(left - room, right + room)
+    ax.set_ylim(len(values) - 0.35, -0.75)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _board_row(ax: Axes, place: int, row: Trial, value: float, error: float) -> None:
+    colour = style.ACCENT if place == 0 else style.MUTED
+    low, high = ax.get_xlim()
+    if low <= value <= high:
+        ax.errorbar(value, place, xerr=error, fmt="o", ms=5, color=colour, capsize=3, lw=1.3)
+    else:
+        side, mark, text = (0.0, "<", "left") if value < low else (1.0, ">", "right")
+        across = ax.get_yaxis_transform()
+        ax.plot(side, place, mark, ms=5, color=colour, transform=across, clip_on=False)
+        ax.text(abs(side - 0.03), place, words.number(value), transform=across, ha=text,
+                va="center", fontsize=8, color=style.MUTED)  # fmt: skip
+    name = words.plain(f"{row.number}  {row.label}", limit=72)
+    weight = "bold" if place == 0 else "normal"
+    ax.text(0.0, place - 0.42, name, transform=ax.get_yaxis_transform(), va="center",
+            fontsize=7.6, fontweight=weight)  # fmt: skip
+
+
+def history(columns: Columns) -> Figure | None:
+    """Evidence and bounds over epochs, and the rate below; None if nothing is finite."""
+    epoch = numbers(columns, "epoch")
+    lines = [(numbers(columns, name), *rest) for name, *rest in LINES if name in columns]
+    lines = [line for line in lines if has_values(line[0])]
+    if not lines:
+        return None
+    made = style.figure(3.9)
+    grid = made.add_gridspec(2, 1, height_ratios=(2.4, 1))
+    upper = made.add_subplot(grid[0])
+    _dress(upper, "nats per example")
+    for values, label, colour, dash in lines:
+        upper.plot(epoch, values, dash, color=colour, label=label, marker=_marker(values), ms=4)
+    _band(upper, epoch, columns)
+    upper.set_ylim(bottom=_floor([line[0] for line in lines]))
+    upper.legend(loc="lower right")
+    lower = made.add_subplot(grid[1], sharex=upper)
+    _dress(lower, "rate (nats)")
+    rate = numbers(columns, "val/rate")
+    lower.plot(epoch, rate, color=style.THIRD, marker=_marker(rate), ms=4)
+    lower.set_xlabel("epoch")
+    return made
+
+
+def overlay(histories: Mapping[int, Columns], best: int | None) -> Figure | None:
+    """Validation evidence of every trial over its epochs, the winner in colour."""
+    lines = {n: (numbers(c, "epoch"), numbers(c, EVIDENCE)) for n, c in histories.items()}
+    lines = {n: line for n, line in lines.items() if has_values(line[1])}
+    if not lines:
+        return None
+    made = style.figure(2.9)
+    ax = style.axes(made)
+    _dress(ax, "log evidence (nats)")
+    for number in sorted(lines, key=lambda n: n == best):
+        epoch, values = lines[number]
+        won = number == best
+        ax.plot(epoch, values, color=style.ACCENT if won else style.MUTED,
+                alpha=1.0 if won else 0.45, lw=2 if won else 1, marker=_marker(values), ms=3,
+                label=f"trial {number} (best)" if won else None)  # fmt: skip
+    ax.set_ylim(bottom=_floor([line[1] for line in lines.values()]))
+    ax.set_xlabel("epoch")
+    if best in lines:
+        ax.legend(loc="lower right")
+    return made
+
+
+def setting(value: str | None) -> str:
+    """A cell of a `setting.…` column, JSON text, in short."""
+    return words.MISSING if value is None else words.component(json.loads(value))
+
+
+def _band(ax: Axes, epoch: np.ndarray, columns: Columns) -> None:
+    middle, se = numbers(columns, EVIDENCE), numbers(columns, f"{EVIDENCE}_se")
+    if has_values(middle) and has_values(se):
+        ax.fill_between(epoch, middle - se, middle + se, color=style.ACCENT, alpha=0.2, lw=0)
+
+
+def _dress(ax: Axes, label: str) -> None:
+    ax.grid(visible=True)
+    ax.tick_params(length=0)
+    ax.set_ylabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _floor(lines: Sequence[np.ndarray]) -> float | None:
+    """Where the axis begins: early epochs may lie far below all that matters."""
+    values = np.concatenate(lines)
+    low = style.low_limit(values)
+    return low if low > np.nanmin(values) else None
+
+
+def _marker(values: np.ndarray) -> str:
+    return "o" if np.isfinite(values).sum() <= 20 else ""
+
+
+def _in_words(path: str, value: str) -> str:
+    """`model.prior` says itself by its type; a number says whose it is."""
+    shown = setting(value)
+    return shown if value.startswith("{") else f"{path.rsplit('.', 1)[-1]}={shown}"

@@ -1,0 +1,88 @@
+"""What ran: settings, components and their versions, digests of data, the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vaepipe import __version__
+from vaepipe.pipeline.report import words
+from vaepipe.pipeline.report.section import Block, Code, Facts, Section, Table
+
+ROLES = ("encoder", "family", "prior", "decoder", "likelihood")
+
+
+def what_ran(sections: Sequence[Section]) -> list[Block]:
+    """The last chapter of a page."""
+    blocks: list[Block] = [_stages(sections)]
+    for section in sections:
+        blocks += _settings(section)
+    return [*blocks, Facts(machine())]
+
+
+def machine() -> dict[str, str]:
+    """Where the page was made."""
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "vaepipe": __version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "accelerators": ", ".join(devices) or "none",
+    }
+
+
+def _stages(sections: Sequence[Section]) -> Table:
+    head = ("stage", "kind", "finished", "vaepipe", "fingerprint", "data digest", "MLflow model")
+    rows = [
+        (
+            section.name,
+            section.kind,
+            words.moment(section.manifest.get("created")),
+            str(section.manifest.get("vaepipe", words.MISSING)),
+            str(section.manifest.get("fingerprint", words.MISSING))[:16],
+            _data_digest(section)[:16],
+            str(section.manifest.get("model_uri") or words.MISSING),
+        )
+        for section in sections
+    ]
+    return Table("Stages", head, rows)
+
+
+def _settings(section: Section) -> Iterator[Block]:
+    if section.model is not None:
+        yield _components(section.name, section.model.card)
+    settings = section.manifest.get("parameters") or section.manifest.get("settings")
+    if settings is None and section.model is not None:
+        settings = section.model.card.get("settings")
+    if settings:
+        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        yield Code(f"Settings of {section.name}", words.lines(text))
+
+
+def _components(name: str, card: Mapping[str, Any]) -> Table:
+    model = card.get("model", {})
+    parts = {role: model[role] for role in ROLES if role in model}
+    parts |= {role: card[role] for role in ("objective", "dataset") if role in card}
+    rows = [
+        (
+            role,
+            words.component({"type": part["type"], **part.get("options", {})}),
+            f"{part.get('distribution', '?')} {part.get('version', '')}",
+        )
+        for role, part in parts.items()
+    ]
+    return Table(f"Components of {name}", ("role", "component", "installed from"), rows)
+
+
+def _data_digest(section: Section) -> str:
+    if section.kind == "data":
+        return str(section.manifest.get("digest", words.MISSING))
+    card = section.model.card if section.model is not None else {}
+    found = section.manifest.get("data_digest") or card.get("digest") or words.MISSING
+    return str(found)

@@ -1,0 +1,111 @@
+"""Figures of evaluations: evidence of each example, rate of each dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vaepipe.pipeline.report import style, words
+from vaepipe.pipeline.report.tables import Columns, has_values, numbers
+
+BINS = 60
+
+
+def histogram(columns: Columns, name: str = "log_evidence") -> Figure | None:
+    """How a per-example quantity is distributed, for each split; None if nothing is finite."""
+    values = numbers(columns, name)
+    if not has_values(values):
+        return None
+    low = style.low_limit(values, spread=6.0)
+    high = float(np.nanmax(values))
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    made = style.figure(2.7)
+    ax = style.axes(made, grid="y")
+    for number, (split, part) in enumerate(_by_split(columns, values).items()):
+        _split_bars(ax, split, part, edges, style.CLASSES[number % len(style.CLASSES)])
+    ax.set_xlabel("log evidence of an example (nats)")
+    ax.set_ylabel("examples")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.legend(loc="upper left")
+    return made
+
+
+def below(columns: Columns, name: str = "log_evidence") -> int:
+    """How many examples lie left of the histogram's axis."""
+    values = numbers(columns, name)
+    return int((values < style.low_limit(values, spread=6.0)).sum()) if has_values(values) else 0
+
+
+def rates(columns: Columns) -> Figure | None:
+    """Mean rate of each latent dimension, largest first; None if it is not known."""
+    rate = numbers(columns, "rate")
+    if not has_values(rate):
+        return None
+    active = np.array([bool(a) for a in columns.get("active", [False] * len(rate))])
+    order = np.argsort(-np.nan_to_num(rate, nan=-1.0), kind="stable")
+    made = style.figure(2.5)
+    ax = style.axes(made, grid="y")
+    places = np.arange(len(rate))
+    for chosen, colour, label in (
+        (active[order], style.ACCENT, f"active ({active.sum()})"),
+        (~active[order], style.MUTED, f"not active ({(~active).sum()})"),
+    ):
+        ax.bar(places[chosen], rate[order][chosen], color=colour, width=0.8, label=label)
+    ax.set_xlabel("latent dimension, by rate")
+    ax.set_ylabel("rate (nats)")
+    ax.set_xticks(places if len(rate) <= 32 else [], _dimensions(columns, order, len(rate)))
+    ax.tick_params(axis="x", labelsize=min(8.5, 230 / max(1, len(rate))))
+    ax.legend(loc="upper right")
+    return made
+
+
+def summary(columns: Columns) -> Sequence[Sequence[str]]:
+    """Rows of `summary.parquet` as text: metric, split, value, unit, examples, estimator."""
+    count = len(columns.get("metric", []))
+    rows = [{name: values[i] for name, values in columns.items()} for i in range(count)]
+    return [
+        [
+            words.plain(row["metric"]) + _arrow(row.get("direction")),
+            words.plain(row.get("split") or words.MISSING),
+            words.measured(row.get("value"), row.get("se"), _digits(row.get("unit"))),
+            words.plain(row.get("unit") or ""),
+            words.number(row.get("n")),
+            words.plain(_estimator(row)),
+        ]
+        for row in rows
+    ]
+
+
+def _split_bars(ax, split: str, values: np.ndarray, edges: np.ndarray, colour: str) -> None:  # noqa: ANN001
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return
+    label = f"{words.plain(split, 24)}: mean {words.number(float(known.mean()))}"
+    ax.hist(known, bins=list(edges), color=colour, alpha=0.55, label=label)
+    ax.axvline(known.mean(), color=colour, lw=1.4)
+
+
+def _by_split(columns: Columns, values: np.ndarray) -> Mapping[str, np.ndarray]:
+    splits = np.array([str(s) for s in columns.get("split", ["examples"] * len(values))])
+    return {name: values[splits == name] for name in dict.fromkeys(splits.tolist())}
+
+
+def _dimensions(columns: Columns, order: np.ndarray, count: int) -> list[str]:
+    names = columns.get("dim", list(range(count)))
+    return [str(names[i]) for i in order] if count <= 32 else []
+
+
+def _arrow(direction: object) -> str:
+    return {"max": " ↑", "higher": " ↑", "min": " ↓", "lower": " ↓"}.get(str(direction), "")
+
+
+def _digits(unit: object) -> int:
+    return 0 if unit in ("count", "units", "dimensions") else 3 if unit == "bits/dim" else 2
+
+
+def _estimator(row: Mapping[str, object]) -> str:
+    name, k = row.get("estimator") or "", row.get("k")
+    return f"{name} (k = {k})" if k else str(name)

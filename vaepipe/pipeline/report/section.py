@@ -1,0 +1,97 @@
+"""What a report is made of: artifacts that go in, blocks that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from vaepipe.training.bundle import Bundle
+
+Kind = Literal["data", "train", "sweep", "evaluate", "encode", "register"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some examples of a dataset.
+
+    Args:
+        x: as stored, `[n, *shape]`.
+        ids: `[n]`; they seed the view, so the page shows what evaluation saw.
+        labels: `[n]`, where the data have them; None marks a row without one.
+    """
+
+    x: np.ndarray
+    ids: np.ndarray
+    labels: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One artifact that a report shows.
+
+    Args:
+        kind: of the stage.
+        name: of the stage.
+        path: the artifact's folder.
+        manifest: the artifact's manifest.
+        model: the opened bundle of a train stage or of a sweep's winner.
+        data: examples to show the model with.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    manifest: Mapping[str, Any]
+    model: Bundle | None = None
+    data: Sample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure; `key` names its files, unique within a section."""
+
+    key: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a head; columns whose cells are all numbers are aligned as such."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Named values."""
+
+    pairs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence, where there is nothing to draw or something to beware of."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text whose line breaks count, such as settings."""
+
+    title: str
+    text: str
+
+
+Block = Plot | Table | Facts | Note | Code

@@ -1,0 +1,404 @@
+"""What each kind of stage says in a pipeline file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, final
+
+from annotated_types import Ge, Le, Lt, MinLen
+from pydantic import AfterValidator, Field
+
+from vaepipe import wording
+from vaepipe.compute.base import ModelSpec
+from vaepipe.options import Integer, Number, Settings
+from vaepipe.pipeline import expressions, space
+from vaepipe.pipeline.fields import (
+    Alias,
+    Component,
+    Count,
+    FolderName,
+    Group,
+    Names,
+    Positive,
+    StageName,
+    Tagged,
+    Takes,
+    Whole,
+)
+from vaepipe.pipeline.metrics import EVALUATED, SWEEPABLE
+from vaepipe.wording import Fault
+
+
+class Optimizer(Settings):
+    """What optimisers have in common."""
+
+    lr: Positive = 1e-3
+    """The learning rate after the warm-up."""
+    weight_decay: Annotated[Number, Ge(0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    """How the learning rate falls over the steps."""
+    warmup_steps: Whole = 0
+    """Steps over which the learning rate rises to `lr`."""
+    clip: Positive | None = None
+    """The largest norm of the gradient; null: as it is."""
+
+
+Fraction = Annotated[Number, Ge(0), Lt(1)]
+
+
+class AdamLike(Optimizer):
+    """What Adam and its kin have in common."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+
+
+@final
+class Adam(AdamLike):
+    """Kingma and Ba (2015)."""
+
+    type: Literal["adam"] = "adam"
+
+
+@final
+class AdamW(AdamLike):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    type: Literal["adamw"] = "adamw"
+    weight_decay: Annotated[Number, Ge(0)] = 0.01
+
+
+@final
+class Adamax(AdamLike):
+    """Adam with the infinity norm (Kingma and Ba, 2015, section 7.1)."""
+
+    type: Literal["adamax"] = "adamax"
+
+
+@final
+class RMSprop(Optimizer):
+    """Gradients over the root of their mean square."""
+
+    type: Literal["rmsprop"] = "rmsprop"
+    momentum: Annotated[Number, Ge(0)] = 0.0
+    eps: Positive = 1e-8
+
+
+@final
+class SGD(Optimizer):
+    """Stochastic gradient ascent of the objective, with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    momentum: Annotated[Number, Ge(0)] = 0.0
+
+
+OPTIMIZERS: dict[str, type[Settings]] = {
+    "adam": Adam,
+    "adamax": Adamax,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
+
+
+@final
+class ModelSettings(Settings):
+    """p(x, z) = p(x | z) p(z), and q(z | x)."""
+
+    latent_shape: Annotated[tuple[Count, ...], MinLen(1)]
+    encoder: Annotated[Component, Group("networks")]
+    family: Annotated[Component, Group("families")]
+    prior: Annotated[Component, Group("priors")]
+    decoder: Annotated[Component, Group("networks")]
+    likelihood: Annotated[Component, Group("likelihoods")]
+
+    def spec(self) -> ModelSpec:
+        """The model as data for workers."""
+        return ModelSpec(
+            tuple(self.latent_shape),
+            encoder=self.encoder.spec,
+            family=self.family.spec,
+            prior=self.prior.spec,
+            decoder=self.decoder.spec,
+            likelihood=self.likelihood.spec,
+        )
+
+
+@final
+class ValidationSettings(Settings):
+    """How a fit is validated: evidence by importance sampling, whatever the objective."""
+
+    examples: Count = 2000
+    k: Count = 16
+    """Importance samples for each example."""
+    every: Count = 1
+    """Epochs from one validation to the next."""
+
+
+@final
+class DataStage(Settings):
+    """Writes a dataset as Parquet shards."""
+
+    kind: Literal["data"]
+    dataset: Annotated[Component, Group("datasets")]
+
+
+@final
+class TrainStage(Settings):
+    """Fits one model."""
+
+    kind: Literal["train"]
+    settings: Annotated[str | None, Takes("train", "sweep")] = None
+    """A stage whose (winning) settings hold where nothing else is said here."""
+    data: Annotated[str, Takes("data")]
+    model: ModelSettings
+    objective: Annotated[Component, Group("objectives")]
+    optimizer: Annotated[Optimizer, Tagged("optimizer", "adam", OPTIMIZERS)] = Adam()
+    batch_size: Count = 128
+    epochs: Count
+    workers: Count | None = None
+    validation: ValidationSettings = ValidationSettings()
+    patience: Count | None = None
+    """Epochs without a better validation before a fit stops; null: never."""
+
+
+@final
+class RandomSearch(Settings):
+    """Independent draws; trial i depends on the seed and on i alone."""
+
+    type: Literal["random"] = "random"
+
+
+@final
+class GridSearch(Settings):
+    """Every combination, in order."""
+
+    type: Literal["grid"] = "grid"
+
+
+@final
+class OptunaSearch(Settings):
+    """Tree-structured Parzen estimators (Bergstra et al., 2011), by Optuna."""
+
+    type: Literal["optuna"] = "optuna"
+    startup: Count = 10
+    """Trials that are drawn at random before the first estimate."""
+
+
+@final
+class NoScheduler(Settings):
+    """Every trial runs to its end."""
+
+    type: Literal["none"] = "none"
+
+
+@final
+class Asha(Settings):
+    """Asynchronous successive halving (Li et al., 2020)."""
+
+    type: Literal["asha"] = "asha"
+    grace_epochs: Count = 1
+    """Epochs before a trial may be stopped."""
+    reduction: Annotated[Integer, Ge(2)] = 3
+    """One in so many trials goes on at each rung."""
+
+
+@final
+class MedianRule(Settings):
+    """Stops what is worse than the median of the others (Golovin et al., 2017)."""
+
+    type: Literal["median"] = "median"
+    grace_epochs: Count = 1
+    """Epochs before a trial may be stopped."""
+
+
+SEARCHES: dict[str, type[Settings]] = {
+    "random": RandomSearch,
+    "grid": GridSearch,
+    "optuna": OptunaSearch,
+}
+SCHEDULERS: dict[str, type[Settings]] = {"none": NoScheduler, "asha": Asha, "median": MedianRule}
+
+
+def _metric(name: str) -> str:
+    if name not in SWEEPABLE:
+        raise wording.mistake(wording.unknown("metric", name, tuple(SWEEPABLE)))
+    return name
+
+
+def _space(tree: dict[str, Any]) -> dict[str, Any]:
+    found = list(expressions.faults(tree))
+    for path, node in tree.items():
+        if not space.searches(node) and not any(fault.loc[0] == path for fault in found):
+            one = wording.expected("a search such as {choice: [a, b]}", node)
+            found.append(Fault((path,), one))
+    if found:
+        raise wording.invalid("space", found)
+    return tree
+
+
+@final
+class SweepStage(Settings):
+    """Fits many variants of a train stage and keeps the best."""
+
+    kind: Literal["sweep"]
+    over: Annotated[str, Takes("train")]
+    metric: Annotated[str, AfterValidator(_metric)] = "val/log_evidence"
+    trials: Count | None = None
+    """How many; null is for a grid: all of it."""
+    search: Annotated[
+        RandomSearch | GridSearch | OptunaSearch, Tagged("search", "random", SEARCHES)
+    ] = RandomSearch()
+    scheduler: Annotated[
+        NoScheduler | Asha | MedianRule, Tagged("scheduler", "none", SCHEDULERS)
+    ] = NoScheduler()
+    space: Annotated[dict[str, Any], MinLen(1), AfterValidator(_space)]
+    """Dotted paths of the train stage, each with a search."""
+    invalid: Literal["fail", "skip"] = "fail"
+    """What becomes of combinations of parts that do not compose."""
+    concurrency: Count | None = None
+    """Trials at the same time; null: as many as the resources hold."""
+
+    @classmethod
+    def crosschecks(cls, data: Mapping[str, Any]) -> Iterator[Fault]:
+        """A grid is finite; other searches need a number of trials."""
+        search = data.get("search", {})
+        kind = search.get("type", "random") if isinstance(search, Mapping) else search
+        if kind in ("random", "optuna") and data.get("trials") is None:
+            yield Fault(("trials",), f"missing; a {kind} search does not end by itself")
+        tree = data.get("space")
+        if kind == "grid" and isinstance(tree, Mapping):
+            yield from _continuous(tree)
+
+
+def _continuous(tree: Mapping[str, Any]) -> Iterator[Fault]:
+    for path, node in tree.items():
+        if not any(expressions.faults(node)) and space.size(node) is None:
+            yield Fault(
+                ("space", path),
+                "a grid has no end here: list values with `grid` or `choice`, "
+                "or search at random",
+            )
+
+
+@final
+class EvidenceSettings(Settings):
+    """log p(x) by importance sampling."""
+
+    k: Count = 1000
+    """Importance samples for each example."""
+    proposal: Literal["posterior"] = "posterior"
+
+
+@final
+class EvaluateStage(Settings):
+    """Scores a model on every example of some splits."""
+
+    kind: Literal["evaluate"]
+    model: Annotated[str, Takes("train", "sweep")]
+    data: Annotated[str, Takes("data")]
+    splits: Names = ("test",)
+    evidence: EvidenceSettings = EvidenceSettings()
+    batch_size: Count | None = None
+    workers: Count | None = None
+
+
+def _extra(word: str) -> str:
+    if word in ("elbo", "log_lik") or re.fullmatch(r"sample:[1-9][0-9]*", word):
+        return word
+    what = "'elbo', 'log_lik' or 'sample:N'"
+    raise wording.mistake(wording.expected(what, word, ("elbo", "log_lik", "sample:1")))
+
+
+@final
+class EncodeStage(Settings):
+    """Writes the posterior of every row."""
+
+    kind: Literal["encode"]
+    model: Annotated[str, Takes("train", "sweep")]
+    data: Annotated[str, Takes("data")]
+    splits: Names | None = None
+    """null: all."""
+    with_: Annotated[
+        tuple[Annotated[str, AfterValidator(_extra)], ...], Field(alias="with")
+    ] = ()
+    """Columns beyond mean, scale and rate: elbo, log_lik, sample:N."""
+    keep: tuple[str, ...] | None = None
+    """Columns of the data that pass through; null: all."""
+    batch_size: Count | None = None
+    workers: Count | None = None
+    rows_per_file: Count | None = None
+
+
+@final
+class ReportStage(Settings):
+    """Writes one page about other stages."""
+
+    kind: Literal["report"]
+    of: Annotated[
+        tuple[str, ...],
+        MinLen(1),
+        Takes("data", "train", "sweep", "evaluate", "encode", "register"),
+    ]
+
+
+@final
+class Requirement(Settings):
+    """Bounds of a metric, both included."""
+
+    at_least: Number | None = None
+    at_most: Number | None = None
+
+    @classmethod
+    def crosschecks(cls, data: Mapping[str, Any]) -> Iterator[Fault]:
+        """One of the two is given."""
+        if data.get("at_least") is None and data.get("at_most") is None:
+            yield Fault((), "missing; expected `at_least` or `at_most`")
+
+
+@final
+class RegisterStage(Settings):
+    """Gives a model a name, a version and an alias in the registry."""
+
+    kind: Literal["register"]
+    model: Annotated[str, Takes("train", "sweep")]
+    name: FolderName
+    alias: Alias | None = None
+    requires: Annotated[dict[str, Requirement], Takes("evaluate")] = {}
+    """Metrics of evaluate stages, `<stage>/<metric>`, that have to be good enough."""
+
+    @classmethod
+    def crosschecks(cls, data: Mapping[str, Any]) -> Iterator[Fault]:
+        """Every requirement names a stage and a metric."""
+        for key, _ in expressions.parts(data.get("requires")):
+            stage, _, rest = str(key).partition("/")
+            metric = rest.rpartition("/")[2]
+            if not stage or not metric:
+                what = "<evaluate stage>/<metric>, as in score/log_evidence"
+                yield Fault(("requires", key), wording.expected(what, key))
+            elif metric not in EVALUATED:
+                yield Fault(("requires", key), wording.unknown("metric", metric, EVALUATED))
+
+
+Stage = (
+    DataStage
+    | TrainStage
+    | SweepStage
+    | EvaluateStage
+    | EncodeStage
+    | ReportStage
+    | RegisterStage
+)
+"""Any stage."""
+
+KINDS: dict[str, type[Settings]] = {
+    "data": DataStage,
+    "train": TrainStage,
+    "sweep": SweepStage,
+    "evaluate": EvaluateStage,
+    "encode": EncodeStage,
+    "report": ReportStage,
+    "register": RegisterStage,
+}
+"""Stage models by their kind."""

@@ -1,0 +1,66 @@
+"""The data stage: a dataset's rows as Parquet shards, with digests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaepipe import files
+from vaepipe.core import DataSpec
+from vaepipe.data import shards
+from vaepipe.datasets.base import Dataset
+from vaepipe.errors import DataError
+from vaepipe.pipeline.environment import Environment
+from vaepipe.pipeline.plan import Step
+from vaepipe.registry import PartSpec
+
+
+def run(step: Step, env: Environment, folder: Path) -> dict[str, Any]:
+    """Write every split; the manifest's content."""
+    part = step.settings.dataset.part("datasets")
+    return write(part, folder)
+
+
+def write(part: PartSpec, folder: Path) -> dict[str, Any]:
+    """Write a dataset's splits to a folder; what its manifest says."""
+    dataset: Dataset = part.build()
+    dataset.prepare()
+    splits = {}
+    for split in dataset.splits:
+        entries = shards.write_split(folder / split, dataset.examples(split))
+        if not entries:
+            raise DataError(f"split '{split}' of {part.type} has no rows; mend `splits`.")
+        splits[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
+    spec = _spec(dataset, splits)
+    first = next(iter(splits))
+    _write_mean(folder, dataset, "train" if "train" in splits else first, splits)
+    return {
+        "dataset": part.to_dict(),
+        "spec": spec.to_dict(),
+        "splits": splits,
+        "digest": files.digest({k: [f["sha256"] for f in v["files"]] for k, v in splits.items()}),
+        "view": dict(dataset.describe()),
+    }
+
+
+def _spec(dataset: Dataset, splits: dict[str, Any]) -> DataSpec:
+    declared = dataset.spec
+    rows = splits.get("train", next(iter(splits.values())))["rows"]
+    return DataSpec(declared.shape, declared.support, rows)
+
+
+def _write_mean(folder: Path, dataset: Dataset, split: str, splits: dict[str, Any]) -> None:
+    """The mean example, where components may start."""
+    names = tuple(entry["name"] for entry in splits[split]["files"])
+    source = shards.Split(folder / split, names)
+    total, count = torch.zeros(dataset.spec.shape, dtype=torch.float64), 0
+    for unit in source.units:
+        ids, x = source.take([unit])
+        view = dataset.frozen(torch.tensor(x), torch.tensor(ids))
+        total += view.double().sum(0)
+        count += len(ids)
+    with files.whole(folder / "mean.npy") as draft, draft.open("wb") as file:
+        np.save(file, (total / count).float().numpy(), allow_pickle=False)

@@ -1,0 +1,225 @@
+"""The sweep stage: many fits, compared on evidence that does not depend on their objective."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vaepipe import files
+from vaepipe.compute.base import SweepTask, TrainTask
+from vaepipe.data import shards
+from vaepipe.errors import CompatibilityError, ConfigError, TrainingError
+from vaepipe.pipeline import search
+from vaepipe.pipeline.environment import Environment
+from vaepipe.pipeline.metrics import direction
+from vaepipe.pipeline.plan import Step, child_seed
+from vaepipe.pipeline.rehearsal import rehearse
+from vaepipe.pipeline.stages import train
+from vaepipe.pipeline.watch import TOLD, Watcher
+from vaepipe.tracking.base import Record
+
+
+def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+    """Run the trials that are not done, rank all; the manifest's content."""
+    trials = Trials(step, env, folder)
+    record.params(step.settings.model_dump(mode="json"))
+    with env.watch(step, folder, record) as watcher:
+        env.compute.sweep(trials.task())
+        rows = trials.collect()
+    _write_table(folder / "trials.parquet", rows)
+    best = _best(step, rows)
+    files.write_json(folder / "best.json", best)
+    return _publish(step, env, folder, record, watcher, rows, best)
+
+
+@dataclass
+class Trials:
+    """The trials of one sweep: proposes the missing ones and keeps what became of each."""
+
+    step: Step
+    env: Environment
+    folder: Path
+    invalid: dict[int, str] = field(default_factory=dict)
+    proposed: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Tell the search what earlier runs found."""
+        self.sweep = self.step.settings
+        self.proposer = search.make_proposer(self.sweep, child_seed(self.step.seed, "search"))
+        self.count = self.sweep.trials or self.proposer.size or 0
+        self.finished = {i for i in range(self.count) if self._complete(i)}
+        for index in sorted(self.finished):
+            self.proposed[index] = files.read_json(self._trial(index) / "settings.json")
+            self.observe(index, _metric(train.outcome(self._trial(index)), self.sweep.metric))
+
+    def task(self) -> SweepTask:
+        """What is left to do."""
+        return SweepTask(
+            name=self.step.name,
+            output=str(self.folder),
+            indices=[i for i in range(self.count) if i not in self.finished],
+            propose=self.propose,
+            observe=self.observe,
+            metric=self.sweep.metric,
+            mode=direction(self.sweep.metric),
+            scheduler=self.sweep.scheduler.model_dump(mode="json"),
+            concurrency=self.sweep.concurrency,
+        )
+
+    def propose(self, index: int) -> TrainTask | None:
+        """The task of a trial; None if its parts do not compose and the sweep skips such."""
+        trial = self._trial(index)
+        path = trial / "settings.json"
+        settings = files.read_json(path) if path.exists() else self.proposer.propose(index)
+        if settings is None:
+            return None
+        self.proposed[index] = settings
+        try:
+            task = self._task(index, settings)
+            rehearse(task, self.env.data_spec)
+        except (CompatibilityError, ConfigError) as error:
+            if self.sweep.invalid == "fail":
+                raise
+            self.invalid[index] = str(error)
+            return None
+        trial.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, settings)
+        files.write_json(trial / "task.json", task.to_dict())
+        return task
+
+    def observe(self, index: int, value: float | None) -> None:
+        """Tell the search what a trial was worth."""
+        self.proposer.observe(index, self.proposed[index], value)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """A row for each trial, and a manifest for each that ended."""
+        rows = []
+        for index in range(self.count):
+            if index in self.invalid:
+                rows.append(
+                    _row(
+                        index,
+                        self.proposed[index],
+                        {"status": "invalid", "error": self.invalid[index]},
+                    )
+                )
+            elif index in self.proposed:
+                rows.append(self._collected(index))
+        return rows
+
+    def _collected(self, index: int) -> dict[str, Any]:
+        trial = self._trial(index)
+        summary = train.outcome(trial)
+        if summary["status"] in ("done", "stopped"):
+            summary["model"] = f"trials/{trial.name}/model"
+            task = files.read_json(trial / "task.json")
+            manifest = {**summary, "fingerprint": task["fingerprint"], "kind": "trial"}
+            files.write_json(trial / "manifest.json", manifest)
+        told = trial / TOLD
+        summary["mlflow_run_id"] = files.read_json(told)["run_id"] if told.exists() else ""
+        return _row(index, self.proposed[index], summary)
+
+    def _task(self, index: int, settings: Mapping[str, Any]) -> TrainTask:
+        fit = self.env.pipeline.train_settings(self.sweep.over, settings)
+        seed = child_seed(self.step.seed, index)
+        key = {"stage": self.step.identity, "seed": seed, "settings": fit.model_dump(mode="json")}
+        return train.make_task(
+            self.step,
+            self.env,
+            fit,
+            self._trial(index),
+            name=f"{self.step.name}/{index:05d}",
+            seed=seed,
+            fingerprint=files.digest(key),
+        )
+
+    def _trial(self, index: int) -> Path:
+        return self.folder / "trials" / f"{index:05d}"
+
+    def _complete(self, index: int) -> bool:
+        return (self._trial(index) / "manifest.json").exists()
+
+
+def _metric(summary: Mapping[str, Any], metric: str) -> float | None:
+    value = summary["metrics"].get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _row(index: int, settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "trial": index,
+        "status": summary["status"],
+        "error": summary.get("error", ""),
+        **{f"setting.{path}": json.dumps(value) for path, value in settings.items()},
+        **{k: v for k, v in summary.get("metrics", {}).items() if k.startswith("val/")},
+        "epochs": summary.get("epochs", 0),
+        "seconds": summary.get("seconds", 0.0),
+        "mlflow_run_id": summary.get("mlflow_run_id", ""),
+        "model": summary.get("model", ""),
+    }
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    tail = ["epochs", "seconds", "mlflow_run_id", "model"]
+    names = [n for n in names if n not in tail] + tail
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    shards.write_table(path, pa.table(columns))
+
+
+def _best(step: Step, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The winner among the trials that have a model."""
+    metric, mode = step.settings.metric, direction(step.settings.metric)
+    scored = [r for r in rows if r["model"] and r.get(metric) is not None]
+    if not scored:
+        errors = sorted({r["error"] for r in rows if r["error"]})
+        raise TrainingError(
+            f"stage '{step.name}': none of {len(rows)} trials has a model with {metric}. "
+            + (f"First error: {errors[0]}" if errors else "Was it given a `val` split?")
+        )
+    row = (max if mode == "max" else min)(scored, key=lambda r: r[metric])
+    prefix = "setting."
+    settings = {
+        k.removeprefix(prefix): json.loads(v)
+        for k, v in row.items()
+        if k.startswith(prefix) and v is not None
+    }
+    keys = ("trial", "model", "epochs", "mlflow_run_id")
+    return {"metric": metric, "value": row[metric], "settings": settings} | {
+        k: row[k] for k in keys
+    }
+
+
+def _publish(
+    step: Step,
+    env: Environment,
+    folder: Path,
+    record: Record,
+    watcher: Watcher,
+    rows: list[dict[str, Any]],
+    best: dict[str, Any],
+) -> dict[str, Any]:
+    """Log table and winner; count what failed."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    if counts.get("failed"):
+        env.failures.append(f"{counts['failed']} of {len(rows)} trials of '{step.name}' failed")
+    record.file(folder / "trials.parquet")
+    record.file(folder / "best.json")
+    record.tags(
+        {
+            "vaepipe.best_trial": str(best["trial"]),
+            f"vaepipe.best.{best['metric']}": f"{best['value']:.4f}",
+        }
+    )
+    child = watcher.record(f"{best['trial']:05d}") or record
+    uri = child.model(folder / best["model"])
+    child.score(uri, {best["metric"]: best["value"]})
+    return {"model": best["model"], "model_uri": uri, "best": best, "trials": counts}

@@ -1,0 +1,115 @@
+"""The train stage: one fit, on one worker or on many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vaepipe import files
+from vaepipe.compute.base import DataRef, TrainTask
+from vaepipe.errors import TrainingError
+from vaepipe.journal import Journal
+from vaepipe.pipeline.environment import Environment, describe
+from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import SweepStage, TrainStage
+from vaepipe.pipeline.watch import JOURNAL
+from vaepipe.registry import PartSpec
+from vaepipe.tracking.base import Record
+
+
+def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+    """Fit, log the model; the manifest's content."""
+    settings = env.pipeline.train_settings(step.name, winner(step, env))
+    task = make_task(step, env, settings, folder)
+    files.write_json(folder / "task.json", task.to_dict())
+    describe(record, task.to_dict())
+    with env.watch(step, folder, record):
+        env.compute.train(task)
+    summary = outcome(folder)
+    if summary["status"] == "failed":
+        raise TrainingError(f"stage '{step.name}': {summary['error']}")
+    uri = record.model(folder / "model")
+    record.score(uri, summary["metrics"])
+    return {**summary, "model": "model", "model_uri": uri, "parameters": task.settings}
+
+
+def winner(step: Step, env: Environment) -> Mapping[str, Any]:
+    """The winning settings of the sweep that a stage takes its settings from."""
+    source = getattr(step.settings, "settings", None)
+    while source is not None:
+        stage = env.pipeline.stages[source]
+        if isinstance(stage, SweepStage):
+            return files.read_json(env.folder(source) / "best.json")["settings"]
+        source = getattr(stage, "settings", None)
+    return {}
+
+
+def make_task(
+    step: Step,
+    env: Environment,
+    settings: TrainStage,
+    folder: Path,
+    *,
+    name: str | None = None,
+    seed: int | None = None,
+    fingerprint: str | None = None,
+) -> TrainTask:
+    """A train stage's settings as work for a compute."""
+    return TrainTask(
+        name=name or step.name,
+        output=str(folder),
+        data=data_ref(env, settings.data),
+        model=settings.model.spec(),
+        objective=settings.objective.part("objectives"),
+        optimizer=settings.optimizer.model_dump(mode="json"),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=step.seed if seed is None else seed,
+        fingerprint=fingerprint or step.fingerprint,
+        validation=settings.validation.model_dump(mode="json"),
+        patience=settings.patience,
+        workers=settings.workers or 1,
+        settings=settings.model_dump(mode="json", exclude={"kind", "settings"}),
+    )
+
+
+def data_ref(env: Environment, stage: str) -> DataRef:
+    """A data stage's artifact, for workers."""
+    manifest = env.manifests[stage]
+    dataset = PartSpec.from_dict(manifest["dataset"])
+    return DataRef(str(env.folder(stage)), dataset, manifest["spec"], manifest["digest"])
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a fit's journal says: status, error, epochs, seconds, metrics of the kept epoch."""
+    events = Journal(folder / JOURNAL).read()
+    epochs = {e["epoch"]: e for e in events if e["event"] == "epoch"}
+    last = events[-1] if events else {"event": "missing"}
+    status = last["event"] if last["event"] in ("done", "stopped", "failed") else "interrupted"
+    best = last.get("best_epoch") or _best(epochs)
+    return {
+        "status": status,
+        "error": last.get("error", ""),
+        "epochs": max(epochs, default=0),
+        "best_epoch": best,
+        "seconds": _seconds(events),
+        "metrics": dict(epochs[best]["metrics"]) if best in epochs else {},
+    }
+
+
+def _best(epochs: Mapping[int, Mapping[str, Any]]) -> int:
+    scored = {n: e["metrics"].get("val/log_evidence") for n, e in epochs.items()}
+    known = {n: v for n, v in scored.items() if v is not None and v == v}
+    return max(known, key=known.__getitem__) if known else max(epochs, default=0)
+
+
+def _seconds(events: list[dict[str, Any]]) -> float:
+    """Working time over all attempts: the gap between two attempts does not count."""
+    total, begin = 0.0, None
+    for before, event in zip([None, *events], events, strict=False):
+        if event["event"] == "start":
+            begin = event["time"]
+        elif begin is not None and before is not None:
+            total += event["time"] - before["time"]
+    return round(total, 3)

@@ -1,0 +1,77 @@
+"""The VampPrior: a mixture of posteriors at learned pseudo-inputs."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, constraints, transform_to
+from torch.distributions.transforms import Transform
+
+from vaepipe.core import Cap, Conditional, DataSpec, Prior, PriorDraw, Shape
+
+_NOISE = 0.1
+_RELAXED = {
+    "boolean": constraints.unit_interval,
+    "integer": constraints.positive,
+    "real": constraints.real,
+    "unit_interval": constraints.unit_interval,
+}
+_INSIDE = {
+    "boolean": (1e-3, 1 - 1e-3),
+    "integer": (1e-3, None),
+    "real": (None, torch.inf),
+    "unit_interval": (1e-3, 1 - 1e-3),
+}
+
+
+@final
+class VampPrior(Prior):
+    """p(z) = (1/K) sum_k q(z | u_k): a mixture of variational posteriors.
+
+    Tomczak and Welling (2018), eq. 9. The pseudo-inputs u_k are learned; binary data are relaxed to
+    [0, 1]. They start near the mean training example where it is known. It has no parameters
+    besides: the gradient reaches the encoder through it.
+
+    Args:
+        latent_shape: unused; q(z | x) knows it.
+        data: shape, support and mean of the examples that pseudo-inputs imitate.
+        components: K, the number of pseudo-inputs.
+
+    Example:
+        >>> from vaepipe.core import SUPPORTS
+        >>> data = DataSpec((4,), SUPPORTS["boolean"], 100)
+        >>> VampPrior((2,), data, components=3).pseudo_inputs().shape
+        torch.Size([3, 4])
+    """
+
+    needs = Cap.SAMPLE | Cap.DENSITY
+
+    def __init__(
+        self, latent_shape: Shape, data: DataSpec, *, components: Annotated[int, Ge(1)] = 500
+    ) -> None:
+        super().__init__()
+        self.transform = transform_to(_RELAXED[data.support_name])
+        noise = _NOISE * torch.randn(components, *data.shape)
+        self.raw = torch.nn.Parameter(_start(data, self.transform) + noise)
+        self.register_buffer("logits", torch.zeros(components), persistent=False)
+
+    def pseudo_inputs(self) -> Tensor:
+        """u `[K, *x]`, inside the (relaxed) support of the data."""
+        return self.transform(self.raw)
+
+    def forward(self, inference: Conditional) -> PriorDraw:
+        """The mixture of q(z | u_k)."""
+        weights = Categorical(logits=self.logits, validate_args=False)
+        parts = inference(self.pseudo_inputs())
+        return PriorDraw(MixtureSameFamily(weights, parts, validate_args=False))
+
+
+def _start(data: DataSpec, transform: Transform) -> Tensor:
+    """The mean example before the transform, kept off the ends of its interval; else zero."""
+    if data.mean is None:
+        return torch.zeros(data.shape)
+    low, high = _INSIDE[data.support_name]
+    return transform.inv(data.mean.to(torch.get_default_dtype()).clamp(low, high))

@@ -1,0 +1,131 @@
+"""A model bundle as an MLflow `pyfunc`: any MLflow client can encode, reconstruct and score.
+
+MLflow stores the name of this module and the bundle's files; no Python object is pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepipe import registry
+from vaepipe.core import LatentModel
+from vaepipe.datasets.base import Dataset
+from vaepipe.errors import UserError, did_you_mean
+from vaepipe.evaluation.evidence import row_draws, score
+from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.training import bundle
+
+DEFAULTS: Mapping[str, tuple[str, Any]] = {
+    "output": ("string", "mean"),
+    "seed": ("long", 0),
+    "k": ("long", 16),
+}
+"""Parameters of `predict`: MLflow's type and the default of each."""
+ROWS_AT_ONCE = 500
+
+
+def _load_pyfunc(data_path: str) -> Predictor:
+    """What MLflow calls to open a model."""
+    return Predictor(Path(data_path))
+
+
+@final
+class Predictor:
+    """Answers `predict` with one row for each row of input.
+
+    Args:
+        path: folder of a bundle.
+    """
+
+    def __init__(self, path: Path) -> None:
+        opened = bundle.load(path)
+        part = opened.dataset
+        self.model: LatentModel = opened.model
+        self.shape = opened.data.shape
+        self.dataset: Dataset = registry.part(part.group, part.type, part.options).build()
+
+    @torch.no_grad()
+    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Rows of examples to rows of codes, reconstructions or scores.
+
+        Args:
+            model_input: array or data frame `[n, D]`, values as the dataset stores them (grey
+                levels, say); the row number seeds what is random, together with `seed`.
+            params: `output`, one of mean, scale, sample (`[n, d]`), recon (`[n, D]`), elbo,
+                log_lik, rate, log_evidence (`[n]`, nats); `seed`; `k`, samples of the posterior
+                where there is no closed form.
+
+        Raises:
+            UserError: an unknown output, or rows of another size.
+        """
+        options = {name: default for name, (_, default) in DEFAULTS.items()} | dict(params or {})
+        output = OUTPUTS.get(options["output"])
+        if output is None:
+            offer = did_you_mean(options["output"], OUTPUTS)
+            raise UserError(
+                f"unknown output '{options['output']}'.{offer} Outputs: {', '.join(OUTPUTS)}."
+            )
+        x = self._view(model_input)
+        ids = torch.arange(len(x))
+        parts = [
+            output(self.model, rows, numbers.tolist(), int(options["k"]), int(options["seed"]))
+            for rows, numbers in zip(x.split(ROWS_AT_ONCE), ids.split(ROWS_AT_ONCE), strict=True)
+        ]
+        return torch.cat(parts).float().numpy()
+
+    def _view(self, model_input: Any) -> Tensor:
+        values = np.asarray(getattr(model_input, "values", model_input))
+        size = int(np.prod(self.shape))
+        if values.size != len(values) * size:
+            raise UserError(f"expected rows of {size} values, got an array {values.shape}.")
+        stored = torch.as_tensor(np.ascontiguousarray(values)).reshape(-1, *self.shape)
+        return self.dataset.frozen(stored, torch.arange(len(stored)))
+
+
+Output = Callable[[LatentModel, Tensor, list[int], int, int], Tensor]
+
+
+def _moments(
+    model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    h = model.inference.features(x)
+    q = model.inference.head(h)
+    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, seed))
+
+
+def _mean(*args: Any) -> Tensor:
+    return _moments(*args)[0].flatten(1)
+
+
+def _scale(*args: Any) -> Tensor:
+    return _moments(*args)[1].flatten(1)
+
+
+def _sample(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
+    return row_draws(model, model.inference.features(x), ids, 1, seed)[0].flatten(1)
+
+
+def _recon(model: LatentModel, *args: Any) -> Tensor:
+    return model.generator(_moments(model, *args)[0]).mean.flatten(1)
+
+
+def _score(field: str) -> Output:
+    def output(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
+        return getattr(score(model, x, ids, k=k, seed=seed), field)
+
+    return output
+
+
+OUTPUTS: Mapping[str, Output] = {
+    "mean": _mean,
+    "scale": _scale,
+    "sample": _sample,
+    "recon": _recon,
+    **{field: _score(field) for field in ("elbo", "log_lik", "rate", "log_evidence")},
+}

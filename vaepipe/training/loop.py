@@ -1,0 +1,223 @@
+"""The training loop: one for every objective, and it never waits for the device in an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepContext, seeded
+from vaepipe.errors import TrainingError, VaepipeError
+from vaepipe.training import optim
+
+BLOCK = 1024
+"""Steps whose statistics are kept as separate small tensors before they are joined."""
+
+Forward = Callable[[int, Tensor, StepContext], Estimate]
+
+
+@final
+class Step(nn.Module):
+    """A model and its objective as one module, whose forward pass is one whole phase.
+
+    Data-parallel wrappers see every parameter that a phase touches, because the phase runs inside.
+
+    Args:
+        model: p(x, z) with q(z | x).
+        objective: what training maximises.
+    """
+
+    def __init__(self, model: LatentModel, objective: Objective) -> None:
+        """Parameters that no phase updates are frozen."""
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.phases = objective.phases()
+        moved = {id(p) for phase in self.phases for p in self.moved(phase)}
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in moved)
+
+    def forward(self, index: int, x: Tensor, ctx: StepContext) -> Estimate:
+        """A phase's estimate on examples `[batch, *shape]`; only `surrogate` has a gradient."""
+        bound, surrogate, terms = self.phases[index].estimate(self.model, x, ctx)
+        kept = {name: value.detach() for name, value in terms.items()}
+        return Estimate(bound.detach(), surrogate, kept)
+
+    def moved(self, phase: Phase) -> list[nn.Parameter]:
+        """The trained parameters that a phase updates."""
+        modules = {
+            Part.INFERENCE: self.model.inference,
+            Part.PRIOR: self.model.prior,
+            Part.GENERATOR: self.model.generator,
+            Part.OBJECTIVE: self.objective,
+        }
+        chosen = [m for part, m in modules.items() if part in phase.updates]
+        unique = {id(p): p for m in chosen for p in m.parameters() if p.requires_grad}
+        return list(unique.values())
+
+
+@final
+class Ledger:
+    """Batch means of everything the phases estimated, on the device until somebody reads them."""
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        """Nothing is known yet."""
+        self.phases = phases
+        self._names: list[tuple[str, ...]] = [()] * len(phases)
+        self._rows: list[list[Tensor]] = [[] for _ in phases]
+        self._blocks: list[list[Tensor]] = [[] for _ in phases]
+
+    def add(self, index: int, estimate: Estimate) -> None:
+        """Keep the last estimate of a phase at a step."""
+        self._names[index] = (*estimate.terms, "bound", "surrogate")
+        means = torch.stack([*estimate.terms.values(), estimate.bound]).mean(1)
+        rows = self._rows[index]
+        rows.append(torch.cat([means, estimate.surrogate.detach().reshape(1)]))
+        if len(rows) == BLOCK:
+            self._blocks[index].append(torch.stack(rows))
+            rows.clear()
+
+    def read(self, reduce: Callable[[Tensor], Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
+        """For each phase the names of its columns and a table `[steps, columns]` on the host.
+
+        Args:
+            reduce: the mean of a tensor over all ranks.
+        """
+        tables = [
+            torch.cat([*blocks, torch.stack(rows)] if rows else blocks)
+            for blocks, rows in zip(self._blocks, self._rows, strict=True)
+        ]
+        return [(n, reduce(t).double().cpu()) for n, t in zip(self._names, tables, strict=True)]
+
+
+@final
+@dataclass(frozen=True)
+class Fitter:
+    """A fit in progress.
+
+    Args:
+        name: what people call it, for messages.
+        step: the model and its objective.
+        forward: `step`, or a data-parallel wrapper around it.
+        optimizers: one for each phase.
+        rate: the learning rate at a step.
+        clip: largest norm of a phase's gradient; None leaves it as it is.
+        steps: of one epoch.
+        num_examples: size of the training split.
+        seed: of the noise of an epoch on this rank.
+        reduce: the mean of a tensor over all ranks.
+    """
+
+    name: str
+    step: Step
+    forward: Forward
+    optimizers: Sequence[Optimizer]
+    rate: Callable[[int], float]
+    clip: float | None
+    steps: int
+    num_examples: int
+    seed: Callable[[int], int]
+    reduce: Callable[[Tensor], Tensor]
+
+    def context(self, done: int) -> StepContext:
+        """Where training stands after `done` steps."""
+        return StepContext(done, done / self.steps, self.num_examples)
+
+    def epoch(self, number: int, batches: Iterable[Tensor]) -> dict[str, float]:
+        """Train on one pass over the data; means of the last phase's terms over the epoch.
+
+        Args:
+            number: of the epoch, counted from 0.
+            batches: examples `[batch, *shape]`, `steps` times.
+
+        Raises:
+            TrainingError: something was not finite.
+        """
+        ledger = Ledger(self.step.phases)
+        self.step.train()
+        with seeded(self.seed(number)):
+            for done, x in enumerate(batches, start=number * self.steps):
+                self._update(ledger, x, self.context(done))
+        tables = ledger.read(self.reduce)
+        self._check(number, tables)
+        names, table = tables[-1]
+        means = dict(zip(names, table.mean(0).tolist(), strict=True))
+        return {name: mean for name, mean in means.items() if name != "surrogate"}
+
+    def _update(self, ledger: Ledger, x: Tensor, ctx: StepContext) -> None:
+        """Every phase on one batch."""
+        lr = self.rate(ctx.step)
+        for index, optimizer in enumerate(self.optimizers):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            for _ in range(self.step.phases[index].repeat):
+                ledger.add(index, self._descend(index, optimizer, x, ctx))
+
+    def _descend(self, index: int, optimizer: Optimizer, x: Tensor, ctx: StepContext) -> Estimate:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            estimate = self.forward(index, x, ctx)
+        except ValueError as error:  # a distribution that refuses parameters that are not finite
+            if isinstance(error, VaepipeError) or finite(self.step):
+                raise
+            raise self._diverged(ctx.step, "the parameters", "not finite") from error
+        estimate.surrogate.backward()
+        if self.clip is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        optimizer.step()
+        return estimate
+
+    def _check(self, number: int, tables: list[tuple[tuple[str, ...], Tensor]]) -> None:
+        first = number * self.steps
+        found: list[tuple[int, str, float]] = []
+        for phase, (names, table) in zip(self.step.phases, tables, strict=True):
+            for row, column in table.isfinite().logical_not().nonzero()[:1].tolist():
+                found.append((row // phase.repeat, names[column], table[row, column].item()))
+        if found:
+            row, term, value = min(found)
+            raise self._diverged(first + row, f"'{term}'", f"{value}")
+        if not finite(self.step):
+            raise self._diverged(first + self.steps - 1, "the parameters", "not finite")
+
+    def _diverged(self, step: int, what: str, value: str) -> TrainingError:
+        epoch = step // self.steps
+        first, last = epoch * self.steps, (epoch + 1) * self.steps - 1
+        clip = "" if self.clip is None else f" below {self.clip:g}"
+        return TrainingError(
+            f"{self.name}: {what} became {value} at step {step} (epoch {epoch + 1}, steps {first} "
+            f"to {last}), where the learning rate was {self.rate(step):.3g}. Checkpoints from "
+            f"before are kept. Lower `optimizer.lr`, or set `optimizer.clip`{clip}."
+        )
+
+
+def fit(
+    fitter: Fitter,
+    epochs: range,
+    batches: Callable[[int], Iterator[Tensor]],
+    after: Callable[[int, dict[str, float]], bool],
+) -> None:
+    """Train for the epochs numbered so (from 0), until `after` says that it is enough.
+
+    Args:
+        fitter: the fit.
+        epochs: which are left.
+        batches: the examples of an epoch.
+        after: told the number of finished epochs and the epoch's metrics; True ends the fit.
+    """
+    for number in epochs:
+        if after(number + 1, fitter.epoch(number, batches(number))):
+            return
+
+
+def optimizers(step: Step, settings: Mapping[str, Any]) -> tuple[Optimizer, ...]:
+    """An optimiser for each phase of an objective."""
+    return tuple(optim.build(settings, step.moved(phase)) for phase in step.phases)
+
+
+def finite(module: nn.Module) -> bool:
+    """Whether every parameter is finite."""
+    return all(bool(p.isfinite().all()) for p in module.parameters())
