@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Optional, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -224,10 +224,10 @@ def _container(kind: Any, origin: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _union(members: list[Any], args: tuple[Any, ...]) -> Any:
-    made = Union[tuple(members)]  # noqa: UP007
+    made: Any = Union[tuple(members)]  # noqa: UP007
     if len(members) > 1:
         made = Annotated[made, WrapValidator(_one_of(made))]
-    return made | None if types.NoneType in args else made
+    return Optional[made] if types.NoneType in args else made  # noqa: UP045
 
 
 def _one_of(union: Any) -> Any:

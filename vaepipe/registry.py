@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -67,11 +68,7 @@ class PartSpec:
 
 def available(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Names of a group, sorted, each with every entry point that claims it; imports nothing."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=f"vaepipe.{_known_group(group)}"):
-        if point not in found.setdefault(point.name, []):
-            found[point.name].append(point)
-    return {name: tuple(found[name]) for name in sorted(found)}
+    return dict(_scan(_known_group(group), tuple(sys.path)))
 
 
 def find(group: str, name: str) -> EntryPoint:
@@ -135,6 +132,16 @@ def options_signature(cls: type) -> dict[str, inspect.Parameter]:
                 f"{cls.__module__}:{cls.__qualname__}: option '{parameter.name}' has no annotation."
             )
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+@cache
+def _scan(group: str, path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]]:
+    """Read the metadata once for each state of the import path."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=f"vaepipe.{group}"):
+        if point not in found.setdefault(point.name, []):
+            found[point.name].append(point)
+    return {name: tuple(found[name]) for name in sorted(found)}
 
 
 @cache

@@ -425,7 +425,7 @@ def _card(task: TrainTask, state: checkpoint.State) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         "seed": task.seed,
         "epoch": state.kept_epoch,
-        "metrics": state.metrics(state.kept_epoch),
+        "metrics": {k: v for k, v in state.metrics(state.kept_epoch).items() if "/" in k},
     }
 
 

@@ -16,6 +16,8 @@ from vaepipe.core.divergence import rate_per_dimension as rate_per_dimension
 from vaepipe.core.gradients import frozen as frozen
 from vaepipe.core.gradients import log_mean_exp as log_mean_exp
 from vaepipe.core.gradients import scale_gradient as scale_gradient
+from vaepipe.core.mixture import Mixture as Mixture
+from vaepipe.core.mixture import log_prob_each as log_prob_each
 from vaepipe.core.model import LatentModel as LatentModel
 from vaepipe.core.noise import row_seed as row_seed
 from vaepipe.core.noise import row_uniform as row_uniform
@@ -51,6 +53,7 @@ __all__ = [
     "JointObjective",
     "LatentModel",
     "Likelihood",
+    "Mixture",
     "Network",
     "Objective",
     "Part",
@@ -65,6 +68,7 @@ __all__ = [
     "frozen",
     "has_closed_form",
     "log_mean_exp",
+    "log_prob_each",
     "log_terms",
     "log_weights",
     "rate",

@@ -7,7 +7,7 @@ from typing import Any
 
 from vaepipe.core import DataSpec
 from vaepipe.errors import CompatibilityError, ConfigError, Problem
-from vaepipe.pipeline import search
+from vaepipe.pipeline import search, space
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.plan import child_seed
 from vaepipe.pipeline.rehearsal import rehearse_parts
@@ -68,7 +68,7 @@ def _check_sweep(
     tried = 0
     for index, settings in enumerate(_proposals(pipeline, name, sweep)):
         tried += 1
-        reason = _reason(pipeline, sweep, settings, specs)
+        reason = _reason(pipeline, name, settings, specs)
         if reason:
             reasons.setdefault(reason, []).append(index)
     if sweep.invalid == "fail" or (len(reasons) and sum(map(len, reasons.values())) == tried):
@@ -84,7 +84,7 @@ def _check_sweep(
 def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dict[str, Any]]:
     """All trials where they are known beforehand, else every combination of component types."""
     if sweep.search.type == "optuna":
-        yield from search.combinations(sweep.space)
+        yield from space.combinations(sweep.space)
         return
     seed = child_seed(child_seed(pipeline.seed, name), "search")
     proposer = search.make_proposer(sweep, seed)
@@ -96,10 +96,10 @@ def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dic
 
 
 def _reason(
-    pipeline: Pipeline, sweep: SweepStage, settings: dict[str, Any], specs: dict[str, DataSpec]
+    pipeline: Pipeline, name: str, settings: dict[str, Any], specs: dict[str, DataSpec]
 ) -> str | None:
     try:
-        fit = pipeline.train_settings(sweep.over, settings)
+        fit = pipeline.train_settings(name, settings)
         rehearse_parts(fit.model.spec(), fit.objective.part("objectives"), specs[fit.data])
     except (CompatibilityError, ConfigError) as error:
         return str(error)

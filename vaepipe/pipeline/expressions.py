@@ -138,10 +138,10 @@ class Interval(Expression):
 _MAKERS: dict[str, Callable[[list[Any]], Expression]] = {
     "choice": lambda values: Alternatives("choice", tuple(values)),
     "grid": lambda values: Alternatives("grid", tuple(values)),
-    "int_uniform": lambda ends: Steps(*ends, 1),
-    "log_uniform": lambda ends: Interval(*ends, log=True),
+    "int_uniform": lambda ends: Steps(ends[0], ends[1], 1),
+    "log_uniform": lambda ends: Interval(ends[0], ends[1], log=True),
     "quantized": lambda ends: Steps(*ends),
-    "uniform": lambda ends: Interval(*ends, log=False),
+    "uniform": lambda ends: Interval(ends[0], ends[1], log=False),
 }
 
 WORDS = tuple(_MAKERS)

@@ -25,6 +25,9 @@ Positive = Annotated[Number, Gt(0)]
 """A positive number."""
 
 MAX_NAME = 100
+STAGE_NAME = "[A-Za-z0-9_][A-Za-z0-9_-]*"
+FOLDER_NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+ALIAS = "[A-Za-z0-9_-]+"
 
 
 @final
@@ -36,7 +39,8 @@ class Component:
 
     def part(self, group: str) -> PartSpec:
         """The component as data for workers, with every default filled in."""
-        assert self.spec.group == group
+        if self.spec.group != group:
+            raise LookupError(f"'{self.type}' is one of the {self.spec.group}, not of the {group}")
         return self.spec
 
     @property
@@ -80,7 +84,9 @@ class Group:
         known = ", ".join(registry.available(self.name)) or "none"
         what = f"the name of one of the {self.name}: {known}"
         found = wording.expected(what, value["type"]) if "type" in value else ""
-        return wording.invalid("component", [Fault(("type",), found or f"missing; expected {what}")])
+        return wording.invalid(
+            "component", [Fault(("type",), found or f"missing; expected {what}")]
+        )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         """Parse with `parse`, write with `written`."""
@@ -140,12 +146,12 @@ class Tagged:
 
 
 def _stage_name(name: str) -> str:
-    return _matched(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name, "letters, digits, '_' and '-'")
+    return _matched(STAGE_NAME, name, "letters, digits, '_' and '-'")
 
 
 def _folder_name(name: str) -> str:
     what = "letters, digits, '_', '-' and '.', not beginning with '.' or '-'"
-    return _matched(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name, what)
+    return _matched(FOLDER_NAME, name, what)
 
 
 def _alias(name: str) -> str:
@@ -154,7 +160,7 @@ def _alias(name: str) -> str:
             f"{wording.shown(name)} means a version to MLflow and cannot be an alias; "
             "call it what it is for, as in 'challenger'"
         )
-    return _matched(r"[A-Za-z0-9_-]+", name, "letters, digits, '_' and '-'")
+    return _matched(ALIAS, name, "letters, digits, '_' and '-'")
 
 
 def _matched(pattern: str, name: str, what: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,11 @@ class Document:
     file: str
     data: Any
     faults: tuple[Fault, ...] = ()
-    root: yaml.Node | None = None
+    root: yaml.Node | None = field(default=None, compare=False, repr=False)
+
+    def steps(self, path: str) -> Loc:
+        """A dotted path as steps; keys of the file may hold dots."""
+        return _steps(self.data, path.split("."))
 
     def line(self, loc: Loc) -> int | None:
         """The line of the value at a location, or of the nearest thing around it."""
@@ -182,6 +186,16 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | N
         if name == step
     ]
     return found[-1] if found else None
+
+
+def _steps(value: Any, rest: list[str]) -> Loc:
+    for end in range(len(rest), 0, -1):
+        key = ".".join(rest[:end])
+        if isinstance(value, dict) and key in value:
+            return (key, *_steps(value[key], rest[end:]))
+    if isinstance(value, list) and rest and rest[0].isdigit() and int(rest[0]) < len(value):
+        return (int(rest[0]), *_steps(value[int(rest[0])], rest[1:]))
+    return tuple(rest)
 
 
 def _line(node: yaml.Node) -> int:

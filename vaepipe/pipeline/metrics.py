@@ -27,12 +27,16 @@ class Metric:
 
 
 _ALL = (
-    Metric("log_evidence", "max", "nats", "log p(x) by importance sampling; any objective's models"),
+    Metric(
+        "log_evidence", "max", "nats", "log p(x) by importance sampling; any objective's models"
+    ),
     Metric("elbo", "max", "nats", "E_q[log p(x, z) - log q(z | x)], at most log p(x)"),
     Metric("log_lik", "max", "nats", "E_q[log p(x | z)]: how well examples are reconstructed"),
     Metric("rate", "min", "nats", "KL(q(z | x) || p(z)): how much a code says about its example"),
     Metric("ess", "max", "samples", "effective number of importance samples"),
-    Metric("active_units", "max", "dimensions", "latent dimensions whose mean varies over examples"),
+    Metric(
+        "active_units", "max", "dimensions", "latent dimensions whose mean varies over examples"
+    ),
     Metric("bound", "max", "nats", "the objective's own bound; not comparable across objectives"),
 )
 
@@ -63,3 +67,12 @@ def sweepable(name: str) -> Metric:
     if name not in SWEEPABLE:
         raise UserError(unknown("metric", name, tuple(SWEEPABLE)))
     return SWEEPABLE[name]
+
+
+def direction(name: str) -> Literal["max", "min"]:
+    """Which way a metric of a sweep is better.
+
+    Raises:
+        UserError: no fit reports such a metric.
+    """
+    return sweepable(name).mode

@@ -6,13 +6,26 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, final
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import MinLen
 from pydantic import AfterValidator, Field
 
 from vaepipe import wording
 from vaepipe.compute.base import ModelSpec
-from vaepipe.options import Integer, Number, Settings
+from vaepipe.options import Number, Settings
 from vaepipe.pipeline import expressions, space
+from vaepipe.pipeline.choices import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    SEARCHES,
+    Adam,
+    Asha,
+    GridSearch,
+    MedianRule,
+    NoScheduler,
+    Optimizer,
+    OptunaSearch,
+    RandomSearch,
+)
 from vaepipe.pipeline.fields import (
     Alias,
     Component,
@@ -20,86 +33,11 @@ from vaepipe.pipeline.fields import (
     FolderName,
     Group,
     Names,
-    Positive,
-    StageName,
     Tagged,
     Takes,
-    Whole,
 )
 from vaepipe.pipeline.metrics import EVALUATED, SWEEPABLE
 from vaepipe.wording import Fault
-
-
-class Optimizer(Settings):
-    """What optimisers have in common."""
-
-    lr: Positive = 1e-3
-    """The learning rate after the warm-up."""
-    weight_decay: Annotated[Number, Ge(0)] = 0.0
-    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
-    """How the learning rate falls over the steps."""
-    warmup_steps: Whole = 0
-    """Steps over which the learning rate rises to `lr`."""
-    clip: Positive | None = None
-    """The largest norm of the gradient; null: as it is."""
-
-
-Fraction = Annotated[Number, Ge(0), Lt(1)]
-
-
-class AdamLike(Optimizer):
-    """What Adam and its kin have in common."""
-
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: Positive = 1e-8
-
-
-@final
-class Adam(AdamLike):
-    """Kingma and Ba (2015)."""
-
-    type: Literal["adam"] = "adam"
-
-
-@final
-class AdamW(AdamLike):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
-
-    type: Literal["adamw"] = "adamw"
-    weight_decay: Annotated[Number, Ge(0)] = 0.01
-
-
-@final
-class Adamax(AdamLike):
-    """Adam with the infinity norm (Kingma and Ba, 2015, section 7.1)."""
-
-    type: Literal["adamax"] = "adamax"
-
-
-@final
-class RMSprop(Optimizer):
-    """Gradients over the root of their mean square."""
-
-    type: Literal["rmsprop"] = "rmsprop"
-    momentum: Annotated[Number, Ge(0)] = 0.0
-    eps: Positive = 1e-8
-
-
-@final
-class SGD(Optimizer):
-    """Stochastic gradient ascent of the objective, with momentum."""
-
-    type: Literal["sgd"] = "sgd"
-    momentum: Annotated[Number, Ge(0)] = 0.0
-
-
-OPTIMIZERS: dict[str, type[Settings]] = {
-    "adam": Adam,
-    "adamax": Adamax,
-    "adamw": AdamW,
-    "rmsprop": RMSprop,
-    "sgd": SGD,
-}
 
 
 @final
@@ -163,64 +101,6 @@ class TrainStage(Settings):
     """Epochs without a better validation before a fit stops; null: never."""
 
 
-@final
-class RandomSearch(Settings):
-    """Independent draws; trial i depends on the seed and on i alone."""
-
-    type: Literal["random"] = "random"
-
-
-@final
-class GridSearch(Settings):
-    """Every combination, in order."""
-
-    type: Literal["grid"] = "grid"
-
-
-@final
-class OptunaSearch(Settings):
-    """Tree-structured Parzen estimators (Bergstra et al., 2011), by Optuna."""
-
-    type: Literal["optuna"] = "optuna"
-    startup: Count = 10
-    """Trials that are drawn at random before the first estimate."""
-
-
-@final
-class NoScheduler(Settings):
-    """Every trial runs to its end."""
-
-    type: Literal["none"] = "none"
-
-
-@final
-class Asha(Settings):
-    """Asynchronous successive halving (Li et al., 2020)."""
-
-    type: Literal["asha"] = "asha"
-    grace_epochs: Count = 1
-    """Epochs before a trial may be stopped."""
-    reduction: Annotated[Integer, Ge(2)] = 3
-    """One in so many trials goes on at each rung."""
-
-
-@final
-class MedianRule(Settings):
-    """Stops what is worse than the median of the others (Golovin et al., 2017)."""
-
-    type: Literal["median"] = "median"
-    grace_epochs: Count = 1
-    """Epochs before a trial may be stopped."""
-
-
-SEARCHES: dict[str, type[Settings]] = {
-    "random": RandomSearch,
-    "grid": GridSearch,
-    "optuna": OptunaSearch,
-}
-SCHEDULERS: dict[str, type[Settings]] = {"none": NoScheduler, "asha": Asha, "median": MedianRule}
-
-
 def _metric(name: str) -> str:
     if name not in SWEEPABLE:
         raise wording.mistake(wording.unknown("metric", name, tuple(SWEEPABLE)))
@@ -277,8 +157,7 @@ def _continuous(tree: Mapping[str, Any]) -> Iterator[Fault]:
         if not any(expressions.faults(node)) and space.size(node) is None:
             yield Fault(
                 ("space", path),
-                "a grid has no end here: list values with `grid` or `choice`, "
-                "or search at random",
+                "a grid has no end here: list values with `grid` or `choice`, or search at random",
             )
 
 
@@ -320,9 +199,7 @@ class EncodeStage(Settings):
     data: Annotated[str, Takes("data")]
     splits: Names | None = None
     """null: all."""
-    with_: Annotated[
-        tuple[Annotated[str, AfterValidator(_extra)], ...], Field(alias="with")
-    ] = ()
+    with_: Annotated[tuple[Annotated[str, AfterValidator(_extra)], ...], Field(alias="with")] = ()
     """Columns beyond mean, scale and rate: elbo, log_lik, sample:N."""
     keep: tuple[str, ...] | None = None
     """Columns of the data that pass through; null: all."""
@@ -382,13 +259,7 @@ class RegisterStage(Settings):
 
 
 Stage = (
-    DataStage
-    | TrainStage
-    | SweepStage
-    | EvaluateStage
-    | EncodeStage
-    | ReportStage
-    | RegisterStage
+    DataStage | TrainStage | SweepStage | EvaluateStage | EncodeStage | ReportStage | RegisterStage
 )
 """Any stage."""
 

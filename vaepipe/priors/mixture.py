@@ -6,9 +6,9 @@ from typing import Annotated, final
 
 import torch
 from annotated_types import Ge
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, Normal
 
-from vaepipe.core import Conditional, DataSpec, Prior, PriorDraw, Shape
+from vaepipe.core import Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape
 
 
 @final
@@ -43,4 +43,4 @@ class MixturePrior(Prior):
         normal = Normal(self.loc, self.log_scale.exp(), validate_args=False)
         parts = Independent(normal, self.loc.ndim - 1, validate_args=False)
         weights = Categorical(logits=self.logits, validate_args=False)
-        return PriorDraw(MixtureSameFamily(weights, parts, validate_args=False))
+        return PriorDraw(Mixture(weights, parts))

@@ -7,10 +7,10 @@ from typing import Annotated, final
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, constraints, transform_to
+from torch.distributions import Categorical, constraints, transform_to
 from torch.distributions.transforms import Transform
 
-from vaepipe.core import Cap, Conditional, DataSpec, Prior, PriorDraw, Shape
+from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape
 
 _NOISE = 0.1
 _RELAXED = {
@@ -66,7 +66,7 @@ class VampPrior(Prior):
         """The mixture of q(z | u_k)."""
         weights = Categorical(logits=self.logits, validate_args=False)
         parts = inference(self.pseudo_inputs())
-        return PriorDraw(MixtureSameFamily(weights, parts, validate_args=False))
+        return PriorDraw(Mixture(weights, parts))
 
 
 def _start(data: DataSpec, transform: Transform) -> Tensor:

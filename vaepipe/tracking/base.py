@@ -68,6 +68,10 @@ class Tracker(Protocol):
         """Register a logged model; its version.  Registering the same model again is no new one."""
         ...
 
+    def promote(self, name: str, version: str, alias: str) -> str | None:
+        """Let an alias of a registered model point to a version; the version it was before."""
+        ...
+
     def fetch(self, model_uri: str) -> Path:
         """A local folder with the bundle of `runs:/...` or `models:/...`."""
         ...

@@ -118,6 +118,13 @@ class MemoryTracker:
             model.aliases[alias] = version
         return version
 
+    def promote(self, name: str, version: str, alias: str) -> str | None:
+        """Let an alias point to a version; the version it pointed to before."""
+        self.fetch(f"models:/{name}/{version}")
+        aliases = self.registered[name].aliases
+        before, aliases[alias] = aliases.get(alias), version
+        return before
+
     def fetch(self, model_uri: str) -> Path:
         """The folder of the bundle behind `models:/m-…`, `models:/name/version` or `…@alias`."""
         known = {

@@ -25,7 +25,7 @@ from vaepipe.tracking.outbox import Outbox
 from vaepipe.tracking.text import flatten
 
 if TYPE_CHECKING:
-    from vaepipe.tracking.models import Models
+    from vaepipe.tracking.catalog import Catalog
     from vaepipe.tracking.store import Store
 
 UNSENT = "mlflow-unsent"
@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 """For this process, where the user has not set them."""
@@ -58,6 +59,7 @@ class MLflowRecord:
 
     def __init__(self, tracker: MLflowTracker, key: str, resumed: str | None) -> None:
         self._tracker, self._key, self._resumed = tracker, key, resumed
+        self._step = 0
 
     @property
     def id(self) -> str:
@@ -75,6 +77,7 @@ class MLflowRecord:
 
     def metrics(self, step: int, values: Mapping[str, float], time: float) -> None:
         """Metrics at an optimiser step and a time."""
+        self._step = max(self._step, step)
         self._log(metrics=_points(values, time, step, None))
 
     def dataset(self, name: str, source: str, digest: str, schema: str, context: str) -> None:
@@ -93,13 +96,15 @@ class MLflowRecord:
         Raises:
             Unreachable: the server does not answer.
         """
+        from vaepipe.tracking.models import log
+
         run_id = self._tracker.delivered(self._key)
-        return self._tracker.models.log(run_id, bundle.absolute())
+        return log(self._tracker.store, run_id, bundle.absolute())
 
     def score(self, model_uri: str, values: Mapping[str, float]) -> None:
-        """Metrics that belong to a logged model."""
+        """Metrics that belong to a logged model, at the last step of its run."""
         model_id = model_uri.removeprefix("models:/")
-        self._log(metrics=_points(values, time.time(), 0, model_id))
+        self._log(metrics=_points(values, time.time(), self._step, model_id))
 
     def finish(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
@@ -123,7 +128,7 @@ class MLflowTracker:
     """
 
     store: Store
-    models: Models
+    catalog: Catalog
     outbox: Outbox
 
     def __init__(self, *, uri: str | None = None) -> None:
@@ -143,9 +148,7 @@ class MLflowTracker:
         _prepare_process()
         with address.exclusively(self.uri), _impatient():
             address.probe(self.uri)
-            store, models = _imported()
-            self.store = store(self.uri)
-        self.models = models(self.store, workspace / ".models")
+            self.store, self.catalog = _connected(self.uri, workspace)
 
     def open(self, experiment: str, workspace: Path) -> None:
         """Create database and experiment, and deliver what earlier processes could not.
@@ -186,11 +189,15 @@ class MLflowTracker:
         self, model_uri: str, name: str, alias: str | None, tags: Mapping[str, str]
     ) -> str:
         """Register a logged model; its version. The same model again has the version it had."""
-        return self.models.register(model_uri, name, alias, tags)
+        return self.catalog.register(model_uri, name, alias, tags)
+
+    def promote(self, name: str, version: str, alias: str) -> str | None:
+        """Let an alias of a registered model point to a version; the version it was before."""
+        return self.catalog.promote(name, version, alias)
 
     def fetch(self, model_uri: str) -> Path:
         """A local folder with the bundle of `runs:/…` or `models:/…`."""
-        return self.models.fetch(model_uri)
+        return self.catalog.fetch(model_uri)
 
     def delivered(self, key: str) -> str:
         """Wait until everything is delivered; the id of a record's run.
@@ -242,13 +249,16 @@ def _prepare_process() -> None:
             logger.setLevel(logging.WARNING)
 
 
-def _imported() -> tuple[type[Store], type[Models]]:
-    """The classes that use MLflow, which warns about its own type hints when it is imported."""
+def _connected(uri: str, workspace: Path) -> tuple[Store, Catalog]:
+    """MLflow warns about its own code when it is imported and makes its tables: not here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from vaepipe.tracking.models import Models
+        from vaepipe.tracking import models  # noqa: F401
+        from vaepipe.tracking.catalog import Catalog
         from vaepipe.tracking.store import Store
-    return Store, Models
+
+        store = Store(uri)
+    return store, Catalog(store, workspace / ".models")
 
 
 @contextlib.contextmanager

@@ -111,11 +111,11 @@ class Outbox:
             return not self._waiting
 
     def close(self, seconds: float) -> int:
-        """Deliver what can be delivered; how many operations stay in the file."""
+        """Deliver what can be delivered; how many updates stay in the file."""
         self.wait(seconds, insist=True)
         with self._changed:
             self._closing = True
-            left = len(self._waiting)
+            left = sum(map(_updates, self._waiting))
             self._changed.notify_all()
         self._thread.join(1.0)
         if not left:
@@ -229,6 +229,11 @@ def _lines(file: IO[str]) -> Iterator[Operation]:
             yield json.loads(line)
 
 
+def _updates(operation: Operation) -> int:
+    """How many calls of `put` an operation stands for."""
+    return operation.get("updates", 1)
+
+
 def _copied(operation: Operation) -> Operation:
     if operation["op"] != "log":
         return operation
@@ -237,6 +242,7 @@ def _copied(operation: Operation) -> Operation:
 
 
 def _extend(target: Operation, more: Operation) -> None:
+    target["updates"] = _updates(target) + _updates(more)
     target["metrics"].extend(more["metrics"])
     target["params"].update(more["params"])
     target["tags"].update(more["tags"])

@@ -17,14 +17,14 @@ from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vaepipe import files, registry
 from vaepipe.core import DataSpec, LatentModel, build, seeded
 from vaepipe.errors import BundleError, DataError, UnknownComponent
 from vaepipe.registry import PartSpec
-from vaepipe.training.checkpoint import load_weights, save_weights
+from vaepipe.training.checkpoint import load_weights, save_weights, write_tensors
 
 FORMAT = 1
 CARD, WEIGHTS, GOLDEN = "model.json", "weights.safetensors", "golden.safetensors"
@@ -85,7 +85,7 @@ def save(path: Path, model: LatentModel, card: Mapping[str, Any], golden_x: Tens
     with files.whole_folder(path) as draft:
         files.write_json(draft / CARD, {"format_version": FORMAT, **card})
         save_weights(draft / WEIGHTS, model)
-        save_file({name: value.contiguous() for name, value in golden.items()}, draft / GOLDEN)
+        write_tensors(draft / GOLDEN, {name: v.contiguous() for name, v in golden.items()})
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Bundle:

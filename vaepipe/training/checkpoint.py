@@ -75,7 +75,7 @@ def save(folder: Path, state: State, step: nn.Module, optimizers: Sequence[Optim
         if state.best_epoch is not None:
             source = draft / LAST if state.best_epoch == state.epoch else folder / BEST
             _link(source, draft / BEST)
-        save_file(tensors, draft / OPTIMIZER)
+        write_tensors(draft / OPTIMIZER, tensors)
         files.write_json(draft / STATE, {**asdict(state), "optimizer": numbers})
 
 
@@ -114,8 +114,14 @@ def kept_weights(folder: Path, state: State) -> Path:
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state as safetensors; tied tensors are written once each."""
-    save_file({name: _plain(value) for name, value in module.state_dict().items()}, path)
+    """Write a module's state as safetensors."""
+    write_tensors(path, {name: _plain(value) for name, value in module.state_dict().items()})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors that everybody may read."""
+    save_file(tensors, path)
+    path.chmod(0o644)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

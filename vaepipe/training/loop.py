@@ -14,8 +14,8 @@ from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepCont
 from vaepipe.errors import TrainingError, VaepipeError
 from vaepipe.training import optim
 
-BLOCK = 1024
-"""Steps whose statistics are kept as separate small tensors before they are joined."""
+BLOCK = 256
+"""Updates whose estimates are kept as separate tensors before they are averaged together."""
 
 Forward = Callable[[int, Tensor, StepContext], Estimate]
 
@@ -61,36 +61,41 @@ class Step(nn.Module):
 
 @final
 class Ledger:
-    """Batch means of everything the phases estimated, on the device until somebody reads them."""
+    """Everything the phases estimated, on the device until somebody reads the means."""
 
     def __init__(self, phases: Sequence[Phase]) -> None:
         """Nothing is known yet."""
-        self.phases = phases
+        self._recent: list[list[Estimate]] = [[] for _ in phases]
+        self._tables: list[list[Tensor]] = [[] for _ in phases]
         self._names: list[tuple[str, ...]] = [()] * len(phases)
-        self._rows: list[list[Tensor]] = [[] for _ in phases]
-        self._blocks: list[list[Tensor]] = [[] for _ in phases]
 
     def add(self, index: int, estimate: Estimate) -> None:
-        """Keep the last estimate of a phase at a step."""
-        self._names[index] = (*estimate.terms, "bound", "surrogate")
-        means = torch.stack([*estimate.terms.values(), estimate.bound]).mean(1)
-        rows = self._rows[index]
-        rows.append(torch.cat([means, estimate.surrogate.detach().reshape(1)]))
-        if len(rows) == BLOCK:
-            self._blocks[index].append(torch.stack(rows))
-            rows.clear()
+        """Keep an estimate of a phase; it costs nothing until many are averaged at once."""
+        self._recent[index].append(estimate)
+        if len(self._recent[index]) == BLOCK:
+            self._fold(index)
 
     def read(self, reduce: Callable[[Tensor], Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
-        """For each phase the names of its columns and a table `[steps, columns]` on the host.
+        """For each phase the names of its columns and a table `[updates, columns]` on the host.
 
         Args:
             reduce: the mean of a tensor over all ranks.
         """
-        tables = [
-            torch.cat([*blocks, torch.stack(rows)] if rows else blocks)
-            for blocks, rows in zip(self._blocks, self._rows, strict=True)
-        ]
-        return [(n, reduce(t).double().cpu()) for n, t in zip(self._names, tables, strict=True)]
+        for index, recent in enumerate(self._recent):
+            if recent:
+                self._fold(index)
+        tables = [reduce(torch.cat(blocks)).cpu() for blocks in self._tables]
+        return list(zip(self._names, tables, strict=True))
+
+    def _fold(self, index: int) -> None:
+        """Batch means of the recent estimates, as rows: terms, bound, surrogate."""
+        recent, names = self._recent[index], tuple(self._recent[index][0].terms)
+        columns = [torch.stack([e.terms[name] for e in recent]).double().mean(1) for name in names]
+        columns.append(torch.stack([e.bound for e in recent]).double().mean(1))
+        columns.append(torch.stack([e.surrogate for e in recent]).double())
+        self._tables[index].append(torch.stack(columns, 1))
+        self._names[index] = (*names, "bound", "surrogate")
+        recent.clear()
 
 
 @final
@@ -165,6 +170,7 @@ class Fitter:
                 raise
             raise self._diverged(ctx.step, "the parameters", "not finite") from error
         estimate.surrogate.backward()
+        estimate = estimate._replace(surrogate=estimate.surrogate.detach())
         if self.clip is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip)

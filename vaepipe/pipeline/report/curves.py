@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,25 +43,25 @@ class Trial:
 
     def metric(self, name: str) -> float:
         """A metric; NaN where it is missing or not finite."""
-        return self.metrics.get(name, float("nan"))
+        value = self.metrics.get(name, math.nan)
+        return value if math.isfinite(value) else math.nan
 
 
 def trials(columns: Columns) -> list[Trial]:
     """The rows of `trials.parquet`."""
     count = len(columns.get("trial", []))
     rows = [{name: values[i] for name, values in columns.items()} for i in range(count)]
-    metrics = {n: numbers(columns, n) for n in columns if n.startswith("val/")}
     return [
         Trial(
             number=int(row["trial"]),
             status=row.get("status") or "",
             error=row.get("error") or "",
             settings={k[8:]: v for k, v in row.items() if k.startswith("setting.") and v},
-            metrics={name: float(values[i]) for name, values in metrics.items()},
+            metrics={k: float(v) for k, v in row.items() if k.startswith("val/") and v is not None},
             epochs=row.get("epochs"),
             seconds=row.get("seconds"),
         )
-        for i, row in enumerate(rows)
+        for row in rows
     ]
 
 
@@ -70,14 +71,14 @@ def ranked(rows: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
 
     def key(row: Trial) -> tuple[bool, float, int]:
         value = row.metric(metric)
-        return (True, 0.0, row.number) if np.isnan(value) else (False, sign * value, row.number)
+        return (True, 0.0, row.number) if math.isnan(value) else (False, sign * value, row.number)
 
     return sorted(rows, key=key)
 
 
 def leaderboard(rows: Sequence[Trial], metric: str, mode: str) -> Figure | None:
     """Trials with a value, best on top, with one standard error; None if there are none."""
-    shown = [r for r in ranked(rows, metric, mode) if not np.isnan(r.metric(metric))][:ROWS_SHOWN]
+    shown = [r for r in ranked(rows, metric, mode) if not math.isnan(r.metric(metric))][:ROWS_SHOWN]
     if not shown:
         return None
     values = np.array([r.metric(metric) for r in shown])
@@ -110,15 +111,15 @@ def _board_row(ax: Axes, place: int, row: Trial, value: float, error: float) -> 
     if low <= value <= high:
         ax.errorbar(value, place, xerr=error, fmt="o", ms=5, color=colour, capsize=3, lw=1.3)
     else:
-        side, mark, text = (0.0, "<", "left") if value < low else (1.0, ">", "right")
+        side, mark = (0.0, "<") if value < low else (1.0, ">")
         across = ax.get_yaxis_transform()
         ax.plot(side, place, mark, ms=5, color=colour, transform=across, clip_on=False)
-        ax.text(abs(side - 0.03), place, words.number(value), transform=across, ha=text,
-                va="center", fontsize=8, color=style.MUTED)  # fmt: skip
-    name = words.plain(f"{row.number}  {row.label}", limit=72)
-    weight = "bold" if place == 0 else "normal"
-    ax.text(0.0, place - 0.42, name, transform=ax.get_yaxis_transform(), va="center",
-            fontsize=7.6, fontweight=weight)  # fmt: skip
+    across, weight = ax.get_yaxis_transform(), "bold" if place == 0 else "normal"
+    name = words.plain(f"{row.number}  {row.label}", limit=58)
+    shown = words.measured(value, error or None)
+    line = place - 0.42
+    ax.text(0.0, line, name, transform=across, va="center", fontsize=7.6, fontweight=weight)
+    ax.text(1.0, line, shown, transform=across, va="center", ha="right", fontsize=7.6, color=colour)
 
 
 def history(columns: Columns) -> Figure | None:
@@ -163,7 +164,7 @@ def overlay(histories: Mapping[int, Columns], best: int | None) -> Figure | None
     ax.set_ylim(bottom=_floor([line[1] for line in lines.values()]))
     ax.set_xlabel("epoch")
     if best in lines:
-        ax.legend(loc="lower right")
+        ax.legend(loc="upper left")
     return made
 
 

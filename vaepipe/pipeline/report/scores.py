@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from vaepipe.pipeline.report import style, words
 from vaepipe.pipeline.report.tables import Columns, has_values, numbers
 
-BINS = 60
+BINS = (12, 60)
+"""Fewest and most bars of a histogram."""
 
 
 def histogram(columns: Columns, name: str = "log_evidence") -> Figure | None:
@@ -21,7 +22,8 @@ def histogram(columns: Columns, name: str = "log_evidence") -> Figure | None:
         return None
     low = style.low_limit(values, spread=6.0)
     high = float(np.nanmax(values))
-    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    bins = int(np.clip(np.sqrt(np.isfinite(values).sum()), *BINS))
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     made = style.figure(2.7)
     ax = style.axes(made, grid="y")
     for number, (split, part) in enumerate(_by_split(columns, values).items()):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 DRAWS = 32
 """Samples behind a mean that has no closed form."""
+TILE = 32
+"""Least height and width of a picture on a sheet, in pixels of the sheet."""
+GAP = (0.45, 0.48, 0.52)
+"""Between pictures: neither black nor white, on paper or screen."""
 GRID_LIMIT, GRID_SIDE = 3.0, 15
 
 
@@ -54,8 +58,13 @@ def images(x: Tensor, shape: Shape) -> np.ndarray:
     return values.reshape(-1, height, width, channels)
 
 
-def mosaic(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """Pictures `[n, h, w, c]` side by side, `columns` in a row, with transparent gaps (NaN)."""
+def mosaic(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
+    """Pictures `[n, h, w, c]` side by side, `columns` in a row; gaps and empty places are NaN.
+
+    Small pictures are enlarged by a whole factor, so that a gap is thinner than a pixel.
+    """
+    scale = max(1, math.ceil(TILE / max(pictures.shape[1:3])))
+    pictures = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, channels = pictures.shape
     rows = max(1, math.ceil(count / columns))
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)
@@ -107,9 +116,9 @@ def latent_plane(bundle: Bundle, side: int = GRID_SIDE, seed: int = 0) -> Figure
     pictures = mosaic(images(sheet, bundle.data.shape), side, gap=0)
     _show(ax, pictures, pictures)
     height, width = pictures.shape[:2]
-    marks = (-GRID_LIMIT, 0.0, GRID_LIMIT)
-    ax.set_xticks([_centre(m, width, side) for m in marks], [f"{m:+.0f}" for m in marks])
-    ax.set_yticks([_centre(-m, height, side) for m in marks], [f"{m:+.0f}" for m in marks])
+    marks, names = (-GRID_LIMIT, 0.0, GRID_LIMIT), ("−3", "0", "3")
+    ax.set_xticks([_centre(m, width, side) for m in marks], names)
+    ax.set_yticks([_centre(-m, height, side) for m in marks], names)
     ax.set_xlabel("z₀")
     ax.set_ylabel("z₁")
     return made
@@ -179,9 +188,8 @@ def _show(ax: Axes, sheet: np.ndarray, values: np.ndarray) -> None:
     scaled = np.clip((sheet - low) / (high - low), 0, 1)
     if scaled.shape[2] == 1:
         scaled = np.repeat(scaled, 3, axis=2)
-    alpha = np.isfinite(scaled).all(axis=2, keepdims=True)
-    ax.imshow(np.concatenate([np.nan_to_num(scaled), alpha], axis=2))
-    ax.set_axis_on()
+    ax.imshow(np.where(np.isfinite(scaled), scaled, GAP))
+    ax.set_anchor("W")
     ax.tick_params(length=0)
     ax.set_xticks([])
     ax.set_yticks([])

@@ -39,7 +39,7 @@ CLASSES = (
 WIDTH = 4.8
 """Inches: text keeps a readable size where a figure is as wide as a phone."""
 
-_LOOK: dict[str, Any] = {
+_LOOK: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,

@@ -51,6 +51,7 @@ class Trials:
     def __post_init__(self) -> None:
         """Tell the search what earlier runs found."""
         self.sweep = self.step.settings
+        self.winners = train.winners(self.step, self.env)
         self.proposer = search.make_proposer(self.sweep, child_seed(self.step.seed, "search"))
         self.count = self.sweep.trials or self.proposer.size or 0
         self.finished = {i for i in range(self.count) if self._complete(i)}
@@ -126,7 +127,7 @@ class Trials:
         return _row(index, self.proposed[index], summary)
 
     def _task(self, index: int, settings: Mapping[str, Any]) -> TrainTask:
-        fit = self.env.pipeline.train_settings(self.sweep.over, settings)
+        fit = self.env.pipeline.train_settings(self.step.name, settings, self.winners)
         seed = child_seed(self.step.seed, index)
         key = {"stage": self.step.identity, "seed": seed, "settings": fit.model_dump(mode="json")}
         return train.make_task(

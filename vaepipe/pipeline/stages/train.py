@@ -12,7 +12,7 @@ from vaepipe.errors import TrainingError
 from vaepipe.journal import Journal
 from vaepipe.pipeline.environment import Environment, describe
 from vaepipe.pipeline.plan import Step
-from vaepipe.pipeline.settings import SweepStage, TrainStage
+from vaepipe.pipeline.settings import TrainStage
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
@@ -20,7 +20,7 @@ from vaepipe.tracking.base import Record
 
 def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Fit, log the model; the manifest's content."""
-    settings = env.pipeline.train_settings(step.name, winner(step, env))
+    settings = env.pipeline.train_settings(step.name, winners=winners(step, env))
     task = make_task(step, env, settings, folder)
     files.write_json(folder / "task.json", task.to_dict())
     describe(record, task.to_dict())
@@ -34,15 +34,10 @@ def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str,
     return {**summary, "model": "model", "model_uri": uri, "parameters": task.settings}
 
 
-def winner(step: Step, env: Environment) -> Mapping[str, Any]:
-    """The winning settings of the sweep that a stage takes its settings from."""
-    source = getattr(step.settings, "settings", None)
-    while source is not None:
-        stage = env.pipeline.stages[source]
-        if isinstance(stage, SweepStage):
-            return files.read_json(env.folder(source) / "best.json")["settings"]
-        source = getattr(stage, "settings", None)
-    return {}
+def winners(step: Step, env: Environment) -> dict[str, Mapping[str, Any]]:
+    """What the best trials set, of the sweeps that a stage takes its settings from."""
+    names = env.pipeline.sweeps(step.name)
+    return {name: files.read_json(env.folder(name) / "best.json")["settings"] for name in names}
 
 
 def make_task(

@@ -17,10 +17,14 @@ from vaepipe.testing.statistics import assert_mean
 
 
 class Contract(ABC):
-    """Questions are its methods named `test_…`; each stands alone and is seeded by `ask`."""
+    """Questions are its methods named `test_…`; each stands alone, from the same seed."""
 
     draws: ClassVar[int] = 20_000
     """Monte-Carlo draws behind a statistical question."""
+
+    def setup_method(self) -> None:
+        """Seed torch before a question; pytest calls this by itself."""
+        torch.manual_seed(0)
 
 
 def questions(contract: type[Contract]) -> tuple[str, ...]:
@@ -28,13 +32,14 @@ def questions(contract: type[Contract]) -> tuple[str, ...]:
     return tuple(name for name in sorted(dir(contract)) if name.startswith("test_"))
 
 
-def ask(contract: Contract, question: str, seed: int = 0) -> None:
-    """Put one question, under a fixed seed that is put back afterwards.
+def ask(contract: Contract, question: str) -> None:
+    """Put one question; torch's generators are as before afterwards.
 
     Raises:
         AssertionError: the promise is broken.
     """
-    with seeded(seed):
+    with seeded(0):
+        contract.setup_method()
         getattr(contract, question)()
 
 

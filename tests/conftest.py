@@ -1,0 +1,27 @@
+"""Options of the whole suite; double precision and a fixed seed where mathematics is tested."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+MATHEMATICS = {"maths", "contracts", "composition"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where mathematical tests run: cpu, cuda")
+    parser.addoption("--dtype", default="float64", help="precision of mathematical tests")
+
+
+@pytest.fixture(autouse=True)
+def _numbers(request):
+    """Same seed for every test; the default type and device for the mathematical ones."""
+    torch.manual_seed(0)
+    if not MATHEMATICS & set(Path(request.node.path).parts):
+        yield
+        return
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, request.config.getoption("--dtype")))
+    with torch.device(request.config.getoption("--device")):
+        yield
+    torch.set_default_dtype(dtype)

@@ -1,0 +1,97 @@
+"""The evaluator against truth: exact evidence, order of rows, chunks, standard errors."""
+
+import math
+
+import pytest
+import torch
+
+from vaepipe.evaluation import evidence, score, summarise_weights, validate
+from vaepipe.testing.exact import PPCA
+
+K = 400
+
+
+@pytest.fixture
+def ppca():
+    return PPCA.random(6, 2, seed=3)
+
+
+def examples(ppca, n=32):
+    torch.manual_seed(1)
+    return ppca.draw(n)
+
+
+def test_at_the_exact_posterior_every_weight_is_the_evidence(ppca):
+    x = examples(ppca)
+    scores = score(ppca.model(), x, range(len(x)), k=7)
+    assert torch.allclose(scores.log_evidence, ppca.log_evidence(x), atol=1e-10, rtol=0)
+    assert torch.allclose(scores.elbo, ppca.log_evidence(x), atol=3, rtol=0)
+    assert scores.log_evidence_se.max() < 1e-6
+    assert torch.allclose(scores.ess, torch.full_like(scores.ess, 7.0), atol=1e-6)
+
+
+def test_scores_do_not_depend_on_order_or_company(ppca):
+    x, model = examples(ppca), ppca.model()
+    ids = list(range(100, 100 + len(x)))
+    whole = score(model, x, ids, k=K, seed=5)
+    back = score(model, x.flip(0), ids[::-1], k=K, seed=5)
+    one = score(model, x[4:5], ids[4:5], k=K, seed=5)
+    for name in ("log_evidence", "elbo", "log_lik", "rate", "ess"):
+        assert torch.allclose(getattr(whole, name), getattr(back, name).flip(0), atol=1e-10)
+        assert torch.allclose(getattr(whole, name)[4:5], getattr(one, name), atol=1e-10)
+
+
+@pytest.mark.parametrize("values", [1, 7 * 32 * 6, 10**9])
+def test_the_number_of_samples_decoded_at_a_time_changes_nothing(ppca, values, monkeypatch):
+    x, model = examples(ppca), ppca.model()
+    before = score(model, x, range(len(x)), k=50)
+    monkeypatch.setattr(evidence, "VALUES_AT_ONCE", values)
+    after = score(model, x, range(len(x)), k=50)
+    assert torch.allclose(before.log_evidence, after.log_evidence, atol=1e-10, rtol=0)
+
+
+def test_the_log_mean_of_weights_is_exact_and_survives_large_numbers():
+    log_w = torch.tensor([[-900.0, 1000.0], [-901.0, 1001.0], [-902.0, 999.0]])
+    value, _, ess = summarise_weights(log_w)
+    shifted = log_w.double() + torch.tensor([900.0, -1000.0])
+    exact = shifted.exp().mean(0).log() + torch.tensor([-900.0, 1000.0])
+    assert torch.allclose(value, exact, atol=1e-12, rtol=0)
+    w = shifted.exp()
+    assert torch.allclose(ess, w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-12)
+
+
+def test_equal_weights_have_no_error_and_full_size():
+    value, se, ess = summarise_weights(torch.full((10, 3), -5.0))
+    assert torch.allclose(value, torch.full((3,), -5.0).double())
+    assert se.abs().max() < 1e-7
+    assert torch.allclose(ess, torch.full((3,), 10.0).double())
+
+
+def test_the_standard_error_is_the_spread_over_repetitions():
+    """log-normal weights of known mean: the reported error matches the observed one."""
+    torch.manual_seed(0)
+    log_w = 0.5 * torch.randn(1000, 2000, dtype=torch.float64) - 0.125
+    value, se, _ = summarise_weights(log_w)
+    z = value / se
+    assert abs(z.mean()) < 4 / math.sqrt(2000)
+    assert abs(value.std() / se.mean() - 1) < 0.1
+
+
+def test_validation_is_the_mean_of_the_scores(ppca):
+    x = examples(ppca, 2000)
+    found = validate(ppca.model(), x, k=16)
+    exact = ppca.log_evidence(x)
+    assert abs(found["log_evidence"] - exact.mean().item()) < 1e-9
+    assert abs(found["log_evidence_se"] - exact.std().item() / math.sqrt(len(x))) < 1e-9
+    assert abs(found["elbo"] - (found["log_lik"] - found["rate"])) < 1e-9
+    assert found["active_units"] == 2
+
+
+def test_validation_repeats_itself_and_leaves_the_generator_alone(ppca):
+    x, model = examples(ppca), ppca.model()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = validate(model, x, k=4)
+    assert torch.equal(torch.rand(1), expected)
+    assert first == validate(model, x, k=4)

@@ -1,0 +1,131 @@
+"""KL(q || p): closed forms, draws, and the decision between them."""
+
+import itertools
+
+import pytest
+import torch
+from torch.distributions import (
+    Gamma,
+    Independent,
+    Laplace,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TransformedDistribution,
+    kl_divergence,
+)
+from torch.distributions.transforms import AffineTransform
+
+from vaepipe import registry
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, has_closed_form, rate, rate_per_dimension
+from vaepipe.families.normal import DiagonalNormal, FullNormal
+from vaepipe.networks.mlp import MLP
+from vaepipe.testing import assert_mean
+
+DATA = DataSpec((4,), SUPPORTS["real"], 100)
+PAIRS = list(itertools.product(registry.available("families"), registry.available("priors")))
+
+
+def posterior_and_prior(family, prior):
+    head = registry.part("families", family).build((3,))
+    inference = Conditional(MLP((4,), head.feature_shape, hidden=[8]), head, (4,))
+    p = registry.part("priors", prior).build((3,), DATA)(inference).z
+    return inference(torch.randn(4, 4)), p
+
+
+@pytest.mark.parametrize(("family", "prior"), PAIRS)
+def test_the_rate_is_the_mean_of_sampled_rates(family, prior):
+    """Exact where there is a closed form; log q(z) - log p(z) of the given draws elsewhere."""
+    q, p = posterior_and_prior(family, prior)
+    closed = has_closed_form(q, p)
+    z = q.sample((20_000 if closed else 20,))
+    sampled = q.log_prob(z) - p.log_prob(z)
+    if closed:
+        assert rate(q, p, z).shape == (4,)
+        assert_mean(sampled, rate(q, p, z), f"{family} to {prior}", limit=4)
+    else:
+        assert torch.equal(rate(q, p, z), sampled)
+
+
+def test_normal_families_have_a_closed_form_to_the_standard_normal_only():
+    closed = {pair for pair in PAIRS if has_closed_form(*posterior_and_prior(*pair))}
+    ours = {"diagonal_normal", "full_normal"}
+    assert {pair for pair in closed if pair[0] in ours} == {(f, "standard_normal") for f in ours}
+
+
+def test_full_normal_agrees_with_torch_on_a_prior_written_in_full():
+    q = FullNormal((3,))(torch.randn(5, 9))
+    loc, scale = torch.randn(3), torch.rand(3) + 0.5
+    p = Independent(Normal(loc, scale), 1)
+    full = MultivariateNormal(loc, scale_tril=scale.diag())
+    assert torch.allclose(kl_divergence(q, p), kl_divergence(q, full))
+
+
+def test_a_full_normal_with_a_diagonal_scale_is_a_diagonal_normal():
+    loc, raw = torch.randn(5, 3), torch.randn(5, 3)
+    full = FullNormal((3,))(torch.cat([loc, raw, torch.zeros(5, 3)], -1))
+    diagonal = DiagonalNormal((3,))(torch.stack([loc, raw], 1))
+    z = torch.randn(7, 5, 3)
+    assert torch.allclose(full.log_prob(z), diagonal.log_prob(z))
+
+
+def test_the_textbook_formula():
+    """1/2 sum(mu^2 + sigma^2 - 1 - log sigma^2), sigma^2 being the variance."""
+    q = DiagonalNormal((3,))(torch.randn(5, 2, 3))
+    p = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
+    variance = q.stddev.square()
+    expected = 0.5 * (q.mean.square() + variance - 1 - variance.log()).sum(-1)
+    assert torch.allclose(rate(q, p, torch.empty(0)), expected)
+
+
+def test_rates_of_dimensions_add_up_to_the_rate():
+    q = DiagonalNormal((2, 3))(torch.randn(5, 2, 2, 3))
+    one = torch.ones(2, 3)
+    for p in (Independent(Normal(0 * one, one), 2), Independent(StudentT(5 * one), 2)):
+        z = q.sample((7,))
+        rates = rate_per_dimension(q, p, z)
+        assert rates is not None
+        assert torch.allclose(rates.sum((-1, -2)), rate(q, p, z))
+
+
+def test_densities_that_do_not_factorise_have_no_rates_of_dimensions():
+    q, p = posterior_and_prior("full_normal", "standard_normal")
+    assert rate_per_dimension(q, p, q.sample((1,))) is None
+    q, p = posterior_and_prior("diagonal_normal", "mixture")
+    assert rate_per_dimension(q, p, q.sample((1,))) is None
+
+
+ONE = torch.ones(2, dtype=torch.float64)
+NORMAL, GAMMA = Normal(ONE, ONE), Gamma(ONE, ONE)
+LAPLACE = Laplace(ONE, ONE)
+SHIFT, SCALE = AffineTransform(1.0, ONE), AffineTransform(0.0, 2 * ONE)
+
+
+@pytest.mark.parametrize(
+    ("q", "p", "closed"),
+    [
+        (NORMAL, NORMAL, True),
+        (NORMAL, LAPLACE, True),
+        (LAPLACE, NORMAL, True),
+        (GAMMA, NORMAL, True),
+        (NORMAL, StudentT(ONE), False),
+        (Independent(NORMAL, 1), Independent(NORMAL, 1), True),
+        (Independent(NORMAL, 1), NORMAL, False),
+        (Independent(Normal(ONE.expand(3, 2), ONE), 2), Independent(NORMAL, 1), False),
+        (MultivariateNormal(ONE, ONE.diag()), Independent(NORMAL, 1), True),
+        (MultivariateNormal(ONE, ONE.diag()), Independent(LAPLACE, 1), False),
+        (MultivariateNormal(ONE, ONE.diag()), MultivariateNormal(ONE, ONE.diag()), True),
+        (Independent(NORMAL, 1), MultivariateNormal(ONE, ONE.diag()), False),
+        (TransformedDistribution(NORMAL, SHIFT), TransformedDistribution(NORMAL, SHIFT), True),
+        (TransformedDistribution(NORMAL, SHIFT), TransformedDistribution(NORMAL, SCALE), False),
+        (torch.distributions.Beta(ONE, ONE), torch.distributions.Dirichlet(ONE), False),
+    ],
+)
+def test_the_decision_agrees_with_what_torch_can_do(q, p, closed):
+    """No closed form is promised that raises, and none is overlooked."""
+    assert has_closed_form(q, p) == closed
+    if closed:
+        assert kl_divergence(q, p).isfinite().all()
+    else:
+        with pytest.raises((NotImplementedError, RuntimeError)):
+            kl_divergence(q, p)

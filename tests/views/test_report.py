@@ -1,0 +1,304 @@
+"""The report shows what the artifacts say, needs nothing else, and trusts no name."""
+
+import html.parser
+import math
+import re
+import runpy
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import torch
+
+from vaepipe.pipeline.report import Section, build, scatter, sheets, tables
+from vaepipe.pipeline.report.section import Plot
+from vaepipe.pipeline.report.chapters import chapter
+
+HOSTILE = "<script>alert('$x$')</script>\x1b[31m\u202e&amp;\"'"
+VOID = {"meta", "br", "hr", "img", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, their attributes and the text of a page; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open = "", []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def values(self, *names):
+        return [v for _, attrs in self.elements for k, v in attrs.items() if k in names]
+
+    @property
+    def tags(self):
+        return {tag for tag, _ in self.elements}
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Builds a report of sections and reads it back."""
+    folder = tmp_path / "run" / "page"
+    folder.mkdir(parents=True)
+
+    def make(*sections: Section) -> Page:
+        return Page(build(folder, sections).read_text(encoding="utf-8"))
+
+    make.folder = folder
+    return make
+
+
+def trial_rows(number, value, **more):
+    row = {"trial": number, "status": "done", "error": "", "val/log_evidence": value}
+    return row | {"val/log_evidence_se": 0.25, "epochs": 3, "seconds": 1.5} | more
+
+
+def test_the_page_needs_no_network_and_no_script(page, fitted, sweep, evaluation, codes):
+    """Every reference is an anchor of the page, a data URI or a figure that lies beside it."""
+    shown = page(fitted, sweep([trial_rows(0, -3.0)]), evaluation([-1.0, -2.0]),
+                 codes(np.random.default_rng(0).normal(size=(40, 5))))  # fmt: skip
+    ids = shown.values("id")
+    for reference in shown.values("href", "src", "xlink:href", "action", "data"):
+        if reference.startswith("#"):
+            assert reference[1:] in ids
+        elif not reference.startswith("data:image/png;base64,"):
+            assert (page.folder / reference).is_file()
+    style = next(a for t, a in shown.elements if t == "meta" and "content" in a and "default-src" in a["content"])
+    assert "default-src 'none'" in style["content"]
+    assert not shown.tags & {"script", "link", "iframe", "object", "embed", "form"}
+    assert not re.search(r"@import|url\((?!#)", (page.folder / "report.html").read_text())
+
+
+def test_every_id_of_the_page_is_its_own(page, fitted, sweep):
+    """Drawings keep their clip paths and glyphs apart."""
+    shown = page(fitted, sweep([trial_rows(0, -3.0)]), sweep([trial_rows(0, -4.0)], name="fit"))
+    ids = shown.values("id")
+    assert len(ids) == len(set(ids))
+    used = re.findall(r"url\(#([^)]+)\)", (page.folder / "report.html").read_text())
+    assert used
+    assert set(used) <= set(ids)
+
+
+def test_hostile_names_stay_text(page, sweep, evaluation, codes):
+    """Stage names, settings, errors, labels and digests are shown and never obeyed."""
+    rows = [
+        trial_rows(0, -3.0, **{"setting.model.prior": '{"type": "<b>$\\\\frac{"}'}),
+        trial_rows(1, None, status="failed", error=HOSTILE),
+    ]
+    data = {"dataset": {"type": HOSTILE, "options": {}}, "digest": HOSTILE, "view": {HOSTILE: HOSTILE}}
+    shown = page(
+        sweep(rows, name=HOSTILE),
+        evaluation([-1.0], name="--></style>" + HOSTILE, split=HOSTILE),
+        codes(np.random.default_rng(0).normal(size=(20, 2)), [HOSTILE, "b"] * 10),
+        Section("data", HOSTILE, page.folder, data),
+        Section("register", "r", page.folder, {"name": HOSTILE, "alias": HOSTILE}),
+    )
+    assert "script" not in shown.tags
+    assert "b" not in {t for t, _ in shown.elements if t == "b" and False}
+    assert "<script>alert('$x$')</script>" in shown.text
+    assert "\x1b" not in shown.text
+    assert "\u202e" not in shown.text
+    for figure in page.folder.glob("*.svg"):
+        assert "script" not in {e.tag.rpartition("}")[2] for e in ET.parse(figure).iter()}
+
+
+def test_figures_lie_beside_the_page_as_png_and_svg(page, fitted, evaluation):
+    """Each drawing of the page is a PNG and a well-formed SVG of the same name."""
+    shown = page(fitted, evaluation([-1.0, -2.0, -9.0]))
+    names = {path.stem for path in page.folder.glob("*.svg")}
+    assert names == {path.stem for path in page.folder.glob("*.png")}
+    assert {"fit-curves", "fit-samples", "fit-reconstructions", "fit-plane", "fit-posterior"} < names
+    assert sum(tag == "svg" for tag, _ in shown.elements) == len(names)
+    for path in page.folder.glob("*.svg"):
+        assert ET.parse(path).getroot().tag.endswith("svg")
+        assert (path.with_suffix(".png")).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_artifacts_make_the_same_bytes(page, fitted, sweep):
+    """Nothing in page or figures is random or dated."""
+    sections = (fitted, sweep([trial_rows(0, -3.0), trial_rows(1, -2.0)]))
+    page(*sections)
+    before = {path.name: path.read_bytes() for path in page.folder.iterdir()}
+    page(*sections)
+    assert {path.name: path.read_bytes() for path in page.folder.iterdir()} == before
+
+
+def test_building_a_report_leaves_the_random_generator_alone(page, fitted):
+    """Pictures of a model draw from their own seed."""
+    state = torch.get_rng_state()
+    page(fitted)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("metric", "first"), [("val/log_evidence", "2"), ("val/rate", "1")])
+def test_the_best_trial_comes_first(sweep, metric, first):
+    """The direction is the metric's: evidence is better when higher, a rate when lower."""
+    rows = [
+        trial_rows(i, v, **{"val/rate": r})
+        for i, v, r in ((0, -5.0, 3.0), (1, None, 1.0), (2, -4.0, 2.0), (3, math.nan, 4.0))
+    ]
+    blocks = chapter(sweep(rows, best={"trial": int(first), "metric": metric}))
+    assert blocks[-1].title == "All trials"
+    assert blocks[-1].rows[0][0] == first
+
+
+def test_trials_without_a_number_are_listed_and_not_drawn(page, sweep):
+    """NaN, infinity and failures: a row in the table, a note instead of a figure."""
+    rows = [
+        trial_rows(0, math.nan),
+        trial_rows(1, -math.inf),
+        trial_rows(2, None, status="failed", error="TrainingError: rate is not finite"),
+    ]
+    shown = page(sweep(rows))
+    assert "No trial has a finite val/log_evidence." in shown.text
+    assert "NaN" in shown.text
+    assert "−∞" in shown.text
+    assert "TrainingError: rate is not finite" in shown.text
+    assert not list(page.folder.glob("*leaderboard*"))
+
+
+def test_what_a_cut_off_run_leaves_out_is_left_out(page, tmp_path):
+    """A page can be made of artifacts that lack every table."""
+    sections = [
+        Section(kind, kind, tmp_path, {})
+        for kind in ("data", "train", "sweep", "evaluate", "encode", "register")
+    ]
+    shown = page(*sections)
+    assert "This sweep has no trials." in shown.text
+    assert "No epoch reported a finite number." in shown.text
+    assert "This evaluation has no summary." in shown.text
+
+
+def test_a_report_of_nothing_is_a_page(page):
+    """No sections: what ran, and no figure."""
+    assert "what ran" in page().text
+
+
+def test_an_evaluation_shows_its_summary_and_where_it_comes_from(page, evaluation):
+    """Value with standard error, number of examples, estimator and k; also at the top."""
+    text = page(evaluation([-90.0, -94.0, -98.0, -94.0])).text
+    assert "−94.00 ± 1.41" in text
+    assert "importance sampling (k = 1000)" in text
+    assert text.index("−94.00 ± 1.41 nats") < text.index("Summary")
+
+
+def test_few_very_low_values_do_not_flatten_the_histogram(evaluation):
+    """They are counted in words instead."""
+    section = evaluation([-1e6, *np.linspace(-100, -80, 50)])
+    plot = next(b for b in chapter(section) if isinstance(b, Plot) and b.key == "evidence")
+    assert plot.figure.axes[0].get_xlim()[0] > -300
+    assert plot.caption == "1 examples lie left of the axis."
+
+
+def test_a_projection_to_a_plane_keeps_distances_of_planar_data():
+    """PCA of points that lie in a plane is an isometry, and says that nothing is lost."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 2)) * [3.0, 1.0]
+    lift = np.linalg.qr(rng.normal(size=(7, 2)))[0]
+    flat = scatter.plane(points @ lift.T + 5.0)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    shown = np.linalg.norm(flat.points[:, None] - flat.points[None], axis=-1)
+    np.testing.assert_allclose(shown, distances, atol=1e-10)
+    shares = [int(s) for s in re.findall(r"(\d+)%", "".join(flat.names))]
+    assert sum(shares) == 100
+    assert "principal components" in flat.caption
+
+
+def test_a_two_dimensional_latent_is_shown_as_it_is():
+    """No projection, not even a rotation; rows that are not finite are left out."""
+    points = np.array([[1.0, 2.0], [np.nan, 0.0], [3.0, -4.0]])
+    flat = scatter.plane(points)
+    np.testing.assert_array_equal(flat.points, [[1.0, 2.0], [np.nan, np.nan], [3.0, -4.0]])
+
+
+def test_a_line_has_no_plane():
+    """One latent dimension, or fewer than two rows: no figure."""
+    assert scatter.plane(np.zeros((5, 1))) is None
+    assert scatter.plane(np.zeros((1, 3))) is None
+    assert scatter.plane(np.zeros((0, 0))) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([10, 9, 9, 10], ["9", "10"]),
+        (["b", None, "a", None], ["–", "a", "b"]),
+        (None, [""]),
+        (list(range(20)), ["other", *map(str, range(12))]),
+    ],
+)
+def test_classes_are_in_their_natural_order(labels, classes):
+    """Numbers by value; rows without a label and rare classes are named as such."""
+    count = 4 if labels is None else len(labels)
+    made = scatter.scatter(scatter.plane(np.random.default_rng(0).normal(size=(count, 2))), labels)
+    drawn = [c.get_label() for c in made.axes[0].collections]
+    if labels is not None and len(labels) == 20:
+        assert drawn[0] == "other"
+        assert len(drawn) == 13
+    else:
+        assert drawn == classes
+
+
+def test_latents_of_many_files_are_sampled_evenly(codes):
+    """Rows of the last file are there, whatever the order of the files."""
+    means = np.arange(200.0).reshape(100, 2)
+    values, labels = tables.latents(codes(means, list(range(100))).path, rows=10)
+    np.testing.assert_array_equal(values[[0, -1]], means[[0, -1]])
+    assert [means[i, 0] for i in labels] == values[:, 0].tolist()
+
+
+def test_latents_without_labels_are_points_of_one_colour(codes):
+    """The label column is optional."""
+    blocks = chapter(codes(np.random.default_rng(1).normal(size=(30, 4))))
+    plot = blocks[-1]
+    assert plot.title == "Posterior"
+    assert len(plot.figure.axes[0].collections) == 1
+
+
+def test_the_latent_plane_ends_at_three(fitted):
+    """Corners are exactly ±3: z₀ grows to the right, z₁ upwards."""
+    points = sheets.plane_points(fitted.model, 5)
+    corners = points[[0, 4, -5, -1]].tolist()
+    assert corners == [[-3.0, 3.0], [3.0, 3.0], [-3.0, -3.0], [3.0, -3.0]]
+
+
+def test_channels_may_come_first_or_last():
+    """A colour image is the same picture in both layouts."""
+    picture = torch.arange(24.0).reshape(1, 2, 4, 3)
+    first = sheets.images(picture.permute(0, 3, 1, 2), (3, 2, 4))
+    np.testing.assert_array_equal(first, sheets.images(picture, (2, 4, 3)))
+
+
+def test_a_mosaic_shows_every_picture_once_and_whole():
+    """Row by row, with gaps of no colour."""
+    pictures = np.stack([np.full((32, 32, 1), float(i)) for i in range(5)])
+    sheet = sheets.mosaic(pictures, 3, gap=1)
+    assert sheet.shape == (65, 98, 1)
+    assert [sheet[16, 16 + 33 * c, 0] for c in range(3)] == [0, 1, 2]
+    assert [sheet[49, 16 + 33 * c, 0] for c in range(2)] == [3, 4]
+    assert np.isnan(sheet[49, 82, 0])
+    assert np.isnan(sheet[32]).all()
+
+
+def test_importing_the_report_changes_no_setting_of_matplotlib():
+    """The look of figures is set while they are made, and put back."""
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    runpy.run_module("vaepipe.pipeline.report.style")
+    assert dict(matplotlib.rcParams) == before
