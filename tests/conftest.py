@@ -20,8 +20,11 @@ def _numbers(request):
     if not MATHEMATICS & set(Path(request.node.path).parts):
         yield
         return
-    dtype = torch.get_default_dtype()
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(getattr(torch, request.config.getoption("--dtype")))
-    with torch.device(request.config.getoption("--device")):
-        yield
+    if request.config.getoption("--device") != device.type:
+        torch.set_default_device(request.config.getoption("--device"))
+    yield
     torch.set_default_dtype(dtype)
+    if torch.get_default_device() != device:
+        torch.set_default_device(device)

@@ -74,9 +74,9 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON in one piece; keys sorted, so that equal data are equal bytes."""
+    """Write JSON in one piece."""
     with whole(path) as draft:
-        draft.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=True) + "\n")
+        draft.write_text(json.dumps(data, indent=2, allow_nan=True) + "\n")
 
 
 def read_json(path: Path) -> Any:

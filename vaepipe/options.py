@@ -64,7 +64,8 @@ class Settings(BaseModel):
         return made
 
 
-def expectations(settings: type[BaseModel]) -> dict[str, str]:
+@cache
+def expectations(settings: type[BaseModel]) -> Mapping[str, str]:
     """Each field of a model, by its name in files, with what it expects in words."""
     properties = settings.model_json_schema(mode="validation").get("properties", {})
     return {name: wording.phrase(schema) for name, schema in properties.items()}

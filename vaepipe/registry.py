@@ -102,9 +102,8 @@ def load(group: str, name: str) -> type:
 
 def part(group: str, name: str, options: Mapping[str, Any] | None = None) -> PartSpec:
     """A component as data, its class resolved from installed metadata."""
-    point = find(group, name)
-    dist, version = distribution(point)
-    return PartSpec(group, name, point.value, dist, version, dict(options or {}))
+    found = _resolve(group, name, tuple(sys.path))
+    return PartSpec(group, name, *found, options=dict(options or {}))
 
 
 def distribution(point: EntryPoint) -> tuple[str, str]:
@@ -142,6 +141,13 @@ def _scan(group: str, path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]
         if point not in found.setdefault(point.name, []):
             found[point.name].append(point)
     return {name: tuple(found[name]) for name in sorted(found)}
+
+
+@cache
+def _resolve(group: str, name: str, path: tuple[str, ...]) -> tuple[str, str, str]:
+    """Target, distribution and version of a name."""
+    point = find(group, name)
+    return (point.value, *distribution(point))
 
 
 @cache

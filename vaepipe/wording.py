@@ -37,6 +37,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
     "model_type": "a mapping",
     "none_required": "null",
+    "sequence_str": "a list",
     "set_type": "a list",
     "string_type": "text",
     "tuple_type": "a list",
@@ -145,6 +146,8 @@ def _phrases(schema: Mapping[str, Any]) -> list[str]:
         return [each for member in schema["anyOf"] for each in _phrases(member)]
     if "enum" in schema or "const" in schema:
         return [shown(each) for each in schema.get("enum", [schema.get("const")])]
+    if schema.get("format") == "stage":
+        return [f"the name of a stage of kind {words(schema['kinds'])}"]
     kind = schema.get("format", "") if schema.get("format") in _KINDS else schema.get("type", "")
     return [_KINDS.get(kind, "a value") + _items(schema.get("items", {})) + _range(schema)]
 
@@ -191,6 +194,8 @@ def _fault(detail: ErrorDetails, fields: Mapping[str, str] | None = None) -> Fau
 
 def _sentence(detail: ErrorDetails, context: Mapping[str, Any], fields: Mapping[str, str]) -> str:
     kind, got = detail["type"], detail["input"]
+    if kind == "missing" and isinstance(detail["loc"][-1], int):
+        return "missing; the list is too short"
     if kind == "missing":
         what = fields.get(str(detail["loc"][-1]))
         return f"missing; expected {what}" if what else "missing"
@@ -201,7 +206,8 @@ def _sentence(detail: ErrorDetails, context: Mapping[str, Any], fields: Mapping[
     if kind in ("literal_error", "enum"):
         return expected(context["expected"], got, re.findall(r"'([^']*)'", context["expected"]))
     if kind in _LIMITS:
-        return f"{_LIMITS[kind].format(**context)}, got {shown(got)}"
+        limit = _LIMITS[kind].format(**context).replace(" 1 items", " 1 item")
+        return f"{limit}, got {shown(got)}"
     if "error" in context:
         return str(context["error"])
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, got {shown(got)}"

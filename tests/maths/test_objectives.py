@@ -36,12 +36,14 @@ WEIGHTED = [
     ELBO(beta=4.0),
     ELBO(beta=0.0),
     ELBO(warmup_epochs=10),
-    ELBO(free_bits=0.7),
+    ELBO(free_bits=5.0),
     ELBO(beta=2.0, warmup_epochs=3, free_bits=0.1),
 ]
 
 
-@pytest.mark.parametrize("objective", WEIGHTED, ids=lambda o: f"{o.beta}-{o.warmup_epochs}-{o.free_bits}")
+@pytest.mark.parametrize(
+    "objective", WEIGHTED, ids=lambda o: f"{o.beta}-{o.warmup_epochs}-{o.free_bits}"
+)
 def test_the_bound_is_the_elbo_whatever_the_weights(objective, model, x):
     plain, weighted = estimate(ELBO(), model, x), estimate(objective, model, x)
     assert torch.equal(plain.bound, weighted.bound)
@@ -99,7 +101,7 @@ def test_free_bits_free_the_encoder_of_the_rate(model, x):
 
 def test_free_bits_need_dimensions_that_factorise():
     ppca = PPCA.random(6, 3, seed=3)
-    with pytest.raises(CompatibilityError, match="free_bits.*factorise"):
+    with pytest.raises(CompatibilityError, match="factorise"):
         ELBO(free_bits=0.1).estimate(ppca.model(), ppca.draw(2), at(0.0))
 
 

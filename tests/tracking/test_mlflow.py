@@ -246,7 +246,7 @@ tracker.open("quiet", Path(sys.argv[1]))
 tracker.start("fit").finish("FINISHED")
 tracker.close()
 assert logging.root.handlers == kept and logging.root.level == logging.INFO
-assert logging.getLogger("alembic").handlers == [mine]
+assert mine in logging.getLogger("alembic").handlers and logging.getLogger("alembic").propagate
 from mlflow.telemetry import get_telemetry_client
 assert get_telemetry_client() is None, "telemetry is on"
 logging.getLogger("the.user").info("still heard")
@@ -278,13 +278,7 @@ print(record.id)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("created_before", [True, False])
-def test_four_processes_share_a_fresh_database(tmp_path, created_before):
-    if created_before:
-        first = MLflowTracker()
-        first.open("shared", tmp_path)
-        first.close()
-
+def test_four_processes_that_open_a_fresh_database_together_share_it(tmp_path):
     def write(number):
         command = [sys.executable, "-c", WRITER, str(tmp_path), "shared", str(number)]
         return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,5 @@
 """Artifacts in the columns that stages write, small enough to read."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from vaepipe.compute.base import ModelSpec
 from vaepipe.core import SUPPORTS, DataSpec, build, seeded
 from vaepipe.pipeline.report import Sample, Section
 from vaepipe.training import bundle
-
-HOSTILE = "<script>alert('$x$')</script>\x1b[31m\u202e&amp;\"'"
 
 
 def table(path: Path, rows: list[dict]) -> None:
@@ -36,24 +33,6 @@ def epochs(count: int, best: float) -> list[dict]:
         }
         for e in range(1, count + 1)
     ]
-
-
-def trial(number: int, value: float | None, **more) -> dict:
-    return {
-        "trial": number,
-        "status": "done",
-        "error": "",
-        "setting.model.prior": json.dumps({"type": "vamp", "components": 50 + number}),
-        "setting.optimizer.lr": json.dumps(0.001 * (number + 1)),
-        "val/log_evidence": value,
-        "val/log_evidence_se": 0.25,
-        "val/elbo": None if value is None else value - 4.0,
-        "epochs": 3,
-        "seconds": 1.5,
-        "mlflow_run_id": "",
-        "model": "",
-        **more,
-    }
 
 
 @pytest.fixture

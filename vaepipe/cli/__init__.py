@@ -79,7 +79,7 @@ def main(args: list[str] | None = None) -> None:
 def call(args: list[str] | None = None) -> int:
     """Run the command line; its exit code."""
     from vaepipe.cli.signals import Terminated, terminable
-    from vaepipe.errors import VaepipeError
+    from vaepipe.errors import ConfigError, VaepipeError
 
     try:
         with terminable():
@@ -90,7 +90,8 @@ def call(args: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except VaepipeError as error:
-        click.echo(f"vaepipe: {error}" if "\n" not in str(error) else str(error), err=True)
+        prefix = "" if isinstance(error, ConfigError) or "\n" in str(error) else "vaepipe: "
+        click.echo(f"{prefix}{error}", err=True)
         return error.exit_code
     except Terminated:
         return 143

@@ -50,6 +50,7 @@ def command(
     **options: Any,
 ) -> int:
     """Write q(z | x) of every row as Parquet, each row exactly once; run again to continue."""
+    from vaepipe.data import shards
     from vaepipe.pipeline import inputs, references
     from vaepipe.pipeline.stages import encode
     from vaepipe.training import bundle
@@ -74,7 +75,7 @@ def command(
         samples=samples,
         seed=options["seed"],
         batch_size=options["batch_size"] or encode.BATCH_SIZE,
-        rows_per_file=rows_per_file or encode.shards.ROWS_PER_FILE,
+        rows_per_file=rows_per_file or shards.ROWS_PER_FILE,
         output=output,
     )
     work = Work(options["workers"], options["compute"], options["address"])

@@ -32,6 +32,7 @@ from vaepipe.cli.standalone import Work, model_option, summarise, work_options, 
 @json_option
 def command(model: str, data: str, output: Path, k: int, as_json: bool, **options: Any) -> int:
     """Write per_example, per_dimension and summary tables of a model on data, in nats."""
+    from vaepipe import files
     from vaepipe.errors import UserError
     from vaepipe.pipeline import inputs, references
     from vaepipe.pipeline.stages import evaluate
@@ -61,7 +62,7 @@ def command(model: str, data: str, output: Path, k: int, as_json: bool, **option
     work = Work(options["workers"], options["compute"], options["address"])
     with working("evaluate", "evaluate", output, work) as compute:
         manifest = evaluate.evaluate(job, compute)
-    evaluate.files.write_json(output / MANIFEST, {**manifest, "kind": "evaluate"})
+    files.write_json(output / MANIFEST, {**manifest, "kind": "evaluate"})
     if as_json:
         echo_json(manifest)
     else:

@@ -21,9 +21,10 @@ MARKS = {
     "waiting": ("·", "-", "dim"),
     "running": ("●", "*", "cyan"),
     "done": ("✓", "+", "green"),
-    "skipped": ("✓", "+", "dim"),
+    "done already": ("✓", "+", "dim"),
     "stopped": ("■", "=", "yellow"),
     "invalid": ("■", "=", "yellow"),
+    "interrupted": ("■", "=", "yellow"),
     "failed": ("✗", "x", "red"),
 }
 BAR_WIDTH = 30
@@ -117,7 +118,7 @@ class Live:
         shown = score(job) if job.latest else ""
         left = None if job.left is None else max(0.0, job.left - (time.time() - job.last))
         rest = f"{duration(left)} left" if left is not None and job.status == "running" else ""
-        parts = (f"{job.unit} {job.done}/{job.total}", shown, pace(job), rest)
+        parts = (job.place, shown, pace(job), rest)
         return _bar(job.done, job.total, "  ".join(part for part in parts if part))
 
     def _trials(self, trials: list[Job], stages: int) -> Table:

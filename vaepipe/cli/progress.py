@@ -52,7 +52,7 @@ class Job:
     status: str = "waiting"
     done: int = 0
     total: int = 0
-    unit: str = "epoch"
+    unit: str = "rows"
     error: str = ""
     latest: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
@@ -90,6 +90,13 @@ class Job:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
+    def place(self) -> str:
+        """How far it is: `epoch 3/30`, `1,024/10,000 rows`."""
+        if self.unit == "epochs":
+            return f"epoch {self.done}/{self.total}"
+        return f"{self.done:,}/{self.total:,} {self.unit}"
+
+    @property
     def left(self) -> float | None:
         """Seconds that the rest will take, as seen at the last event; None if unknown."""
         if self.begun is None or self.done <= self.begun[1] or not self.total:
@@ -99,8 +106,9 @@ class Job:
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self.status, self.error = "running", ""
-        self.total = int(event.get("epochs") or 0)
-        self.done = int(event.get("resumed_from") or 0)
+        self.unit = "epochs" if "epochs" in event else "rows"
+        self.total = int(event.get("epochs") or event.get("total") or 0)
+        self.done = int(event.get("resumed_from") or event.get("done") or 0)
         self.begun = (self.last, self.done)
 
     def _on_epoch(self, event: Mapping[str, Any]) -> None:
@@ -113,7 +121,6 @@ class Job:
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         self.status = "running"
         self.done, self.total = int(event["done"]), int(event["total"])
-        self.unit = str(event.get("unit", "part"))
         self.begun = self.begun or (self.last, self.done)
 
     def _on_done(self, event: Mapping[str, Any]) -> None:
@@ -172,8 +179,13 @@ class Stage:
         sign = -1.0 if self.mode == "max" else 1.0
 
         def key(job: Job) -> tuple[bool, bool, float, str]:
-            known = not math.isnan(job.value)
-            return job.status == "failed", not known, sign * job.value if known else 0.0, f"{job.name}"
+            unknown = math.isnan(job.value)
+            return (
+                job.status == "failed",
+                unknown,
+                0.0 if unknown else sign * job.value,
+                f"{job.name}",
+            )
 
         return sorted((job for name, job in self.jobs.items() if name is not None), key=key)
 

@@ -53,8 +53,9 @@ def command(
 
 def _nothing_to_do(prepared: Any, as_json: bool) -> int:
     """Say that everything is done."""
+    stages = prepared.bring_back()
     if as_json:
-        echo_json({"stages": prepared.stages(), "ran": []})
+        echo_json({"stages": stages})
     else:
         count, home = len(prepared.steps), prepared.workspace.home
         click.echo(f"Nothing to do: all {count} stages are done. Artifacts: {home}")
@@ -67,6 +68,7 @@ def _execute(prepared: Any) -> dict[str, Any]:
     from vaepipe.cli.view import View
 
     prepared.check()
+    prepared.prepare_sources()
     log = prepared.workspace.home / "logs" / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     plain = not sys.stderr.isatty()
     with noise_to(log) as (_, screen):

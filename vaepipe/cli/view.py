@@ -75,8 +75,8 @@ class View:
     def event(self, stage: str, trial: str | None, event: Mapping[str, Any]) -> None:
         """A job of a stage wrote an event to its journal.
 
-        Besides a fit's events, `{"event": "progress", "done": 3, "total": 10, "unit": "shards"}`
-        says how far any other work is.
+        Besides a fit's events, `{"event": "progress", "done": 3, "total": 10}` says how many rows
+        any other work has done.
         """
         with self._lock:
             found = self._stages.setdefault(stage, Stage(stage))
@@ -115,6 +115,7 @@ class Lines:
         if kind in ("done", "stopped", "failed"):
             self._write(_end(stage, job) if job.name is not None else _fit_end(stage, job))
         elif kind == "start" and job.name is None:
+            self._due(stage, job)
             self._write(_start(stage, job, event))
         elif kind in ("epoch", "progress") and job.name is None and self._due(stage, job):
             self._write(_progress(stage, job))
@@ -156,6 +157,8 @@ def pace(job: Job) -> str:
 
 
 def _start(stage: Stage, job: Job, event: Mapping[str, Any]) -> str:
+    if job.unit != "epochs":
+        return f"{stage.name}: {job.place}" if job.done else f"{stage.name}: {job.total:,} rows"
     begun = f"resumed after epoch {job.done} of {job.total}" if job.done else f"{job.total} epochs"
     size = event.get("world_size", 1)
     workers = f"{size} worker{'s' if size != 1 else ''}"
@@ -165,7 +168,7 @@ def _start(stage: Stage, job: Job, event: Mapping[str, Any]) -> str:
 def _progress(stage: Stage, job: Job) -> str:
     shown = score(job) if job.latest else ""
     left = f"{duration(job.left)} left" if job.left else ""
-    parts = [f"{job.unit} {job.done}/{job.total}", shown, pace(job), left]
+    parts = [job.place, shown, pace(job), left]
     return f"{stage.name}: " + ", ".join(part for part in parts if part)
 
 
@@ -179,7 +182,7 @@ def _fit_end(stage: Stage, job: Job) -> str:
 
 def _end(stage: Stage, job: Job) -> str:
     count = f"{stage.ended}/{stage.total}" if stage.total else f"{stage.ended}"
-    said = job.error if job.status == "failed" else f"{score(job)}, epoch {job.done}/{job.total}"
+    said = job.error if job.status == "failed" else f"{score(job)}, {job.place}"
     took = f", {duration(job.seconds)}" if job.seconds is not None else ""
     best = stage.best
     leader = f"; best {best.name} {best.value:.2f}" if best else ""

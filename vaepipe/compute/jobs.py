@@ -11,11 +11,11 @@ import enum
 import fcntl
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from traceback import format_exception
 from typing import IO, Any, final
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ from vaepipe.evaluation import validate
 from vaepipe.journal import Journal
 from vaepipe.training import bundle, checkpoint, loop, optim
 
-JOURNAL, HISTORY, LOCK = "journal.jsonl", "history.parquet", ".lock"
+JOURNAL, HISTORY, LOCK, STOP = "journal.jsonl", "history.parquet", ".lock", ".stop"
 CHECKPOINT, MODEL = "checkpoint", "model"
 PATIENCE = 60.0
 """Seconds to wait for another process that is about to end."""
@@ -51,7 +51,8 @@ class Verdict(enum.IntEnum):
 
     GO_ON = 0
     ENOUGH = 1
-    FAILED = 2
+    STOPPED = 2
+    FAILED = 3
 
 
 def silent(metrics: Mapping[str, float]) -> None:
@@ -118,9 +119,10 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def record_failure(task: TrainTask, error: BaseException) -> None:
+def record_failure(task: TrainTask, error: BaseException, traceback: str | None = None) -> None:
     """Write the `failed` event of a task."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(format_exception(error)) if traceback is None else traceback
+    Path(task.output).mkdir(parents=True, exist_ok=True)
     Journal(Path(task.output) / JOURNAL).write("failed", error=describe(error), traceback=text)
 
 
@@ -162,12 +164,15 @@ def _epochs(events: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
     return found
 
 
-def stop(task: TrainTask, reason: str) -> None:
-    """Close a fit that was stopped: its model from the last checkpoint, then the event."""
-    state = finalize(task)
-    Journal(Path(task.output) / JOURNAL).write(
-        "stopped", epoch=state.epoch, reason=reason, best_epoch=state.kept_epoch
-    )
+def ask_to_stop(task: TrainTask, reason: str) -> None:
+    """Leave a word for the process that fits: it stops when it next reports."""
+    files.write_json(Path(task.output) / STOP, {"reason": reason})
+
+
+def asked_to_stop(task: TrainTask) -> str | None:
+    """The reason that was left, if there is one."""
+    path = Path(task.output) / STOP
+    return files.read_json(path)["reason"] if path.exists() else None
 
 
 def finalize(task: TrainTask) -> checkpoint.State:
@@ -211,6 +216,7 @@ class _Job:
         self.state = self._resumed()
         self.validation = self._validation_rows() if rank == 0 else None
         self.reason: str | None = None
+        self.stopped = False
         self.clock = time.perf_counter()
 
     def run(self) -> loop.Step:
@@ -223,7 +229,7 @@ class _Job:
             loop.fit(self.fitter, epochs, self._epoch, self._after)
             last = dict(self.state.metrics(self.state.epoch))
         self._finish(time.perf_counter() - began)
-        if self.reason is None:
+        if not self.stopped:
             self.report(last)
         return self.step
 
@@ -231,6 +237,7 @@ class _Job:
         """Tell the journal, also of an epoch that it missed because the last process was killed."""
         if self.rank != 0:
             return
+        (Path(self.task.output) / STOP).unlink(missing_ok=True)
         known = _epochs(self.journal.read())
         self.journal.write(
             "start",
@@ -279,7 +286,9 @@ class _Job:
             )
         if due and verdict is Verdict.GO_ON:
             self.reason = self.report(metrics)
-        return self.reason is not None or verdict is Verdict.ENOUGH
+            verdict = self._agree(Verdict.STOPPED if self.reason else verdict)
+        self.stopped = verdict is Verdict.STOPPED
+        return verdict is not Verdict.GO_ON
 
     def _keep(self, epoch: int, metrics: dict[str, float], *, due: bool) -> Verdict:
         """Validate, write the checkpoint, then the journal."""
@@ -338,13 +347,15 @@ class _Job:
         return Verdict(int(said))
 
     def _finish(self, seconds: float) -> None:
+        """The model of the best weights, then the last event."""
         if self.rank != 0:
             return
-        if self.reason is not None:
-            stop(self.task, self.reason)
-            return
         state = finalize(self.task)
-        self.journal.write("done", seconds=seconds, best_epoch=state.kept_epoch, epochs=state.epoch)
+        facts = {"seconds": seconds, "best_epoch": state.kept_epoch, "epoch": state.epoch}
+        if self.stopped:
+            self.journal.write("stopped", reason=self.reason, **facts)
+        else:
+            self.journal.write("done", **facts)
 
     def _batches(self) -> Batches:
         split = shards.open_split(self.task.data.path, "train")

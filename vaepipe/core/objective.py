@@ -88,9 +88,7 @@ def log_terms(
     return model.generator(z).log_prob(x), q.log_prob(z) - p.z.log_prob(z)
 
 
-def log_weights(
-    model: LatentModel, x: Tensor, z: Tensor, p: PriorDraw, q: Distribution
-) -> Tensor:
+def log_weights(model: LatentModel, x: Tensor, z: Tensor, p: PriorDraw, q: Distribution) -> Tensor:
     """Importance weights of draws from q(z | x).
 
         log w = log p(x | z) + log p(z) - log q(z | x)

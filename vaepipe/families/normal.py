@@ -14,26 +14,26 @@ from torch.distributions import (
     register_kl,
 )
 from torch.distributions.kl import kl_divergence
-from torch.nn import functional as F
+from torch.nn.functional import softplus
 
 from vaepipe.core import Cap, Family, Shape
 from vaepipe.errors import CompatibilityError
 
 _FLOOR = 1e-6
-_UNIT = math.log(math.expm1(1.0))
+_UNIT = math.log(math.expm1(1 - _FLOOR))
 
 
 def positive(raw: Tensor) -> Tensor:
-    """A scale from an unbounded feature: softplus(raw + log(e - 1)) + 1e-6.
+    """A scale from an unbounded feature: softplus(raw + c) + 1e-6, with c so that zero gives one.
 
-    Zero gives one; growth is linear, so a wild feature does not overflow; the floor keeps the
-    square of the scale, and the logarithm of it, finite in float32.
+    Growth is linear, so a wild feature does not overflow; the floor keeps the square of the scale,
+    and its logarithm, finite in float32.
 
     Example:
         >>> round(positive(torch.zeros(())).item(), 5)
         1.0
     """
-    return F.softplus(raw + _UNIT) + _FLOOR
+    return softplus(raw + _UNIT) + _FLOOR
 
 
 def raw_of(scale: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class DiagonalNormal(Family):
 
     Example:
         >>> q = DiagonalNormal((3,))(torch.zeros(5, 2, 3))
-        >>> q.batch_shape, q.event_shape, q.stddev[0, 0].item()
+        >>> q.batch_shape, q.event_shape, round(q.stddev[0, 0].item(), 5)
         (torch.Size([5]), torch.Size([3]), 1.0)
     """
 
@@ -104,6 +104,7 @@ class FullNormal(Family):
     """
 
     provides = Cap.SAMPLE | Cap.RSAMPLE | Cap.DENSITY
+    places: Tensor
 
     def __init__(self, latent_shape: Shape) -> None:
         super().__init__()
@@ -114,15 +115,16 @@ class FullNormal(Family):
             )
         self.d = latent_shape[0]
         self.feature_shape = (2 * self.d + self.d * (self.d - 1) // 2,)
-        rows, columns = torch.tril_indices(self.d, self.d, offset=-1)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("columns", columns, persistent=False)
+        below, diagonal = torch.tril_indices(self.d, self.d, offset=-1), torch.arange(self.d)
+        places = torch.cat([diagonal.expand(2, -1), below], dim=1)
+        self.register_buffer("places", places, persistent=False)
 
     def forward(self, h: Tensor) -> MultivariateNormal:
         """q(z | h) for features `h` `[*batch, 2 d + d (d - 1) / 2]`."""
         loc, raw, below = h.split([self.d, self.d, h.shape[-1] - 2 * self.d], dim=-1)
-        scale_tril = torch.diag_embed(positive(raw))
-        scale_tril[..., self.rows, self.columns] = below / math.sqrt(self.d)
+        rows, columns = self.places
+        scale_tril = h.new_zeros(*h.shape[:-1], self.d, self.d)
+        scale_tril[..., rows, columns] = torch.cat([positive(raw), below / math.sqrt(self.d)], -1)
         return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vaepipe.core import DataSpec, Likelihood, Shape
 
@@ -61,14 +61,16 @@ class BernoulliLogits(Distribution):
         event_ndim: how many trailing dimensions make one event.
     """
 
-    arg_constraints = {}
-    has_enumerate_support = False
-
     def __init__(self, logits: Tensor, event_ndim: int) -> None:
         self.logits = logits
         self.event_ndim = event_ndim
         lead = logits.ndim - event_ndim
         super().__init__(logits.shape[:lead], logits.shape[lead:], validate_args=False)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """Any real logits."""
+        return {"logits": constraints.real}
 
     @property
     def support(self) -> constraints.Constraint:
@@ -108,16 +110,16 @@ class BernoulliLogits(Distribution):
         """
         _require_binary(x)
         logits, x = torch.broadcast_tensors(self.logits, x)
-        nats = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        nats = binary_cross_entropy_with_logits(logits, x, reduction="none")
         return -nats.flatten(nats.ndim - self.event_ndim).sum(-1)
 
 
 def _require_binary(x: Tensor) -> None:
-    """x * x = x holds for 0 and 1 only; on a GPU the check does not make the host wait."""
-    square = x * x
+    """x (x - 1) is zero at 0 and 1 only; on a GPU the check does not make the host wait."""
+    grey = x * (x - 1)
     if x.is_cuda:
-        torch._assert_async((square == x).all(), _GREY)
-    elif not torch.equal(square, x):
+        torch.ops.aten._assert_async.msg((grey == 0).all(), _GREY)
+    elif torch.count_nonzero(grey):
         raise ValueError(_GREY)
 
 

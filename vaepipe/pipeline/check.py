@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from vaepipe.core import DataSpec
@@ -12,7 +12,6 @@ from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.plan import child_seed
 from vaepipe.pipeline.rehearsal import rehearse_parts
 from vaepipe.pipeline.settings import SweepStage, TrainStage
-from vaepipe.registry import PartSpec
 
 
 def check(pipeline: Pipeline) -> dict[str, Any]:
@@ -23,9 +22,8 @@ def check(pipeline: Pipeline) -> dict[str, Any]:
 
     Raises:
         ConfigError: every combination of parts that does not compose, at its line.
-        DataError: a source that is not there.
     """
-    specs = {n: _spec(s.dataset.part("datasets")) for n, s in _stages(pipeline, "data")}
+    specs = {n: s.dataset.spec.build().spec for n, s in _stages(pipeline, "data")}
     problems: list[Problem] = []
     found: dict[str, Any] = {}
     for name, stage in _stages(pipeline, "train"):
@@ -106,10 +104,15 @@ def _reason(
     return None
 
 
-def _spec(part: PartSpec) -> DataSpec:
-    dataset = part.build()
-    dataset.prepare()
-    return dataset.spec
+def prepare_sources(pipeline: Pipeline, stages: Collection[str]) -> None:
+    """Look whether the sources of some data stages are there; a dataset may download its own.
+
+    Raises:
+        DataError: one is not.
+    """
+    for name, stage in _stages(pipeline, "data"):
+        if name in stages:
+            stage.dataset.spec.build().prepare()
 
 
 def _stages(pipeline: Pipeline, kind: str) -> list[tuple[str, Any]]:

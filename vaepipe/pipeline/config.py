@@ -41,11 +41,11 @@ class Pipeline(Settings):
     """All randomness derives from it."""
     compute: Annotated[Component, Group("computes")] = Field(
         {"type": "local"},
-        validate_default=True,  # type: ignore[arg-type]
+        validate_default=True,
     )
     tracking: Annotated[Component, Group("trackers")] = Field(
         {"type": "mlflow"},
-        validate_default=True,  # type: ignore[arg-type]
+        validate_default=True,
     )
     stages: Annotated[Stages, PlainValidator(graph.parse)]
 

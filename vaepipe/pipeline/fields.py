@@ -110,6 +110,13 @@ class Takes:
     def __init__(self, *kinds: str) -> None:
         object.__setattr__(self, "kinds", kinds)
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        """The field's own schema; a single reference says what it refers to."""
+        found = handler(schema)
+        if found.get("type") == "string":
+            found |= {"format": "stage", "kinds": list(self.kinds)}
+        return found
+
 
 @final
 class Tagged:
@@ -131,7 +138,7 @@ class Tagged:
         if not isinstance(value, Mapping):
             raise wording.mistake(wording.expected("a mapping such as {type: ...}", value))
         kind = value.get("type", self.default)
-        if kind not in self.models:
+        if not isinstance(kind, str) or kind not in self.models:
             raise wording.mistake(wording.unknown(self.what, kind, tuple(self.models)), ("type",))
         return self.models[kind].model_validate(value)
 

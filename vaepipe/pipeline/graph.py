@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, final
 
 from pydantic import TypeAdapter, ValidationError
@@ -155,9 +156,22 @@ def _path_fault(tree: Raw, path: str, target: str, stage: TrainStage | None) -> 
     if first in FIXED:
         return f"'{first}' cannot be searched: {FIXED[first]}"
     paths = list(_paths(stage.model_dump(mode="json"))) if stage is not None else [path]
-    if path not in paths:
-        return f"stage '{target}' has no setting '{path}'.{did_you_mean(path, paths)}"
-    return None
+    return (
+        None if path in paths else f"stage '{target}' has no setting '{path}'.{_near(path, paths)}"
+    )
+
+
+def _near(path: str, paths: list[str]) -> str:
+    """The nearest path; for an option that another type of component has, how to search it."""
+    parent, _, leaf = path.rpartition(".")
+    beside = [other.rpartition(".")[2] for other in paths if other.rpartition(".")[0] == parent]
+    if "type" not in beside:
+        return did_you_mean(path, paths)
+    near = get_close_matches(leaf, beside, n=1)
+    if near:
+        return f" Did you mean '{parent}.{near[0]}'?"
+    nested = f"{parent}: {{choice: [{{type: ..., {leaf}: ...}}]}}"
+    return f" An option of another type is searched with its type: {nested}."
 
 
 def _paths(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -13,6 +13,7 @@ from vaepipe.errors import PartialFailure, VaepipeError
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.stages import data, encode, evaluate, register, report, sweep, train
+from vaepipe.pipeline.workspace import Workspace
 
 RUNNERS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "data": data.run,
@@ -33,7 +34,7 @@ def run(steps: Sequence[Step], env: Environment) -> dict[str, dict[str, Any]]:
         PartialFailure: everything ran, but trials or shards failed.
         VaepipeError: a stage failed; what was complete stays complete.
     """
-    stages = {step.name: _entry(step, "waiting", env) for step in steps}
+    stages = {step.name: _entry(step, "waiting", env.workspace) for step in steps}
     with env.workspace.locked():
         try:
             for step in steps:
@@ -47,27 +48,39 @@ def run(steps: Sequence[Step], env: Environment) -> dict[str, dict[str, Any]]:
     return stages
 
 
+def bring_back(steps: Sequence[Step], workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The content of `run.json` where every step is complete; nothing runs."""
+    moved = [workspace.restore(step.name, step.fingerprint) for step in steps]
+    stages = {
+        step.name: _entry(step, "done", workspace, workspace.find(step.name, step.fingerprint))
+        for step in steps
+    }
+    if any(moved):
+        workspace.record(stages)
+    return stages
+
+
 def _done(step: Step, env: Environment) -> dict[str, Any]:
     """A step that is complete already."""
     env.workspace.restore(step.name, step.fingerprint)
     manifest = files.read_json(env.folder(step.name) / "manifest.json")
     env.manifests[step.name] = manifest
     env.screen.stage(step.name, step.settings.kind, "done already")
-    return _entry(step, "done", env, manifest)
+    return _entry(step, "done", env.workspace, manifest)
 
 
 def _execute(step: Step, env: Environment, stages: dict[str, Any]) -> dict[str, Any]:
     """Run a step and commit its artifact."""
     kind, begin = step.settings.kind, time.time()
     folder = env.workspace.prepare(step.name, step.fingerprint, step.identity)
-    stages[step.name] = _entry(step, "running", env)
+    stages[step.name] = _entry(step, "running", env.workspace)
     env.workspace.record(stages)
     env.screen.stage(step.name, kind, "running")
     try:
         content = _call(step, env, folder)
     except BaseException as error:
         status = "failed" if isinstance(error, VaepipeError) else "interrupted"
-        stages[step.name] = _entry(step, status, env) | {"error": str(error)}
+        stages[step.name] = _entry(step, status, env.workspace) | {"error": str(error)}
         env.screen.stage(step.name, kind, status, str(error))
         raise
     seconds = round(time.time() - begin, 3)
@@ -75,7 +88,7 @@ def _execute(step: Step, env: Environment, stages: dict[str, Any]) -> dict[str, 
     manifest = env.workspace.commit(step.name, {**content, **key, "seconds": seconds})
     env.manifests[step.name] = manifest
     env.screen.stage(step.name, kind, "done", _headline(kind, manifest))
-    return _entry(step, "done", env, manifest)
+    return _entry(step, "done", env.workspace, manifest)
 
 
 def _call(step: Step, env: Environment, folder: Path) -> dict[str, Any]:
@@ -100,7 +113,7 @@ def _call(step: Step, env: Environment, folder: Path) -> dict[str, Any]:
 
 
 def _entry(
-    step: Step, status: str, env: Environment, manifest: Mapping[str, Any] | None = None
+    step: Step, status: str, workspace: Workspace, manifest: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """A stage in `run.json`."""
     known = manifest or {}
@@ -108,7 +121,7 @@ def _entry(
         "kind": step.settings.kind,
         "status": status,
         "fingerprint": step.fingerprint,
-        "artifact": env.folder(step.name).as_uri(),
+        "artifact": workspace.folder(step.name).as_uri(),
         "mlflow_run_id": known.get("mlflow_run_id"),
         "seconds": known.get("seconds"),
     }

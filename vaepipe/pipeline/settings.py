@@ -108,9 +108,10 @@ def _metric(name: str) -> str:
 
 
 def _space(tree: dict[str, Any]) -> dict[str, Any]:
-    found = list(expressions.faults(tree))
+    found = [fault for path, node in tree.items() for fault in expressions.faults(node, (path,))]
+    malformed = {fault.loc[0] for fault in found}
     for path, node in tree.items():
-        if not space.searches(node) and not any(fault.loc[0] == path for fault in found):
+        if path not in malformed and not space.searches(node):
             one = wording.expected("a search such as {choice: [a, b]}", node)
             found.append(Fault((path,), one))
     if found:
@@ -146,7 +147,7 @@ class SweepStage(Settings):
         search = data.get("search", {})
         kind = search.get("type", "random") if isinstance(search, Mapping) else search
         if kind in ("random", "optuna") and data.get("trials") is None:
-            yield Fault(("trials",), f"missing; a {kind} search does not end by itself")
+            yield Fault(("trials",), f"missing; search '{kind}' does not end by itself")
         tree = data.get("space")
         if kind == "grid" and isinstance(tree, Mapping):
             yield from _continuous(tree)

@@ -9,11 +9,11 @@ from typing import Any
 
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.pipeline import config
-from vaepipe.pipeline.check import check
+from vaepipe.pipeline.check import check, prepare_sources
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step, plan
-from vaepipe.pipeline.run import run
+from vaepipe.pipeline.run import bring_back, run
 from vaepipe.pipeline.watch import Screen
 from vaepipe.pipeline.workspace import Workspace
 from vaepipe.registry import PartSpec
@@ -33,21 +33,18 @@ class Prepared:
         """Assemble and rehearse; raises before anything is written."""
         return check(self.pipeline)
 
+    def prepare_sources(self) -> None:
+        """Look for the data of the steps that are not done; raises before anything is written."""
+        prepare_sources(self.pipeline, {step.name for step in self.steps if not step.done})
+
     def run(self, screen: Screen) -> dict[str, dict[str, Any]]:
         """Execute the steps."""
         env = Environment(self.pipeline, self.workspace, screen, self.compute, self.tracker)
         return run(self.steps, env)
 
-    def stages(self) -> dict[str, Any]:
-        """Status of every step."""
-        return {
-            step.name: {
-                "kind": step.settings.kind,
-                "status": "done" if step.done else "to do",
-                "fingerprint": step.fingerprint,
-            }
-            for step in self.steps
-        }
+    def bring_back(self) -> dict[str, dict[str, Any]]:
+        """The stages, where all of them are done; artifacts that were set aside come back."""
+        return bring_back(self.steps, self.workspace)
 
 
 def prepare(

@@ -68,7 +68,7 @@ class Workspace:
             identity: the fingerprint without budgets: work of the same identity can be extended.
         """
         folder = self.folder(stage)
-        self._restore(stage, fingerprint)
+        self.restore(stage, fingerprint)
         started = _started(folder)
         if started and started["identity"] != identity:
             self._set_aside(stage, started["fingerprint"])
@@ -84,9 +84,16 @@ class Workspace:
         files.write_json(self.folder(stage) / MANIFEST, full)
         return full
 
-    def restore(self, stage: str, fingerprint: str) -> None:
+    def restore(self, stage: str, fingerprint: str) -> bool:
         """Bring back an artifact that was set aside, if it is the one that is wanted."""
-        self._restore(stage, fingerprint)
+        kept, folder = self._aside(stage, fingerprint), self.folder(stage)
+        started = _started(folder)
+        if not kept.exists() or (started and started["fingerprint"] == fingerprint):
+            return False
+        if started:
+            self._set_aside(stage, started["fingerprint"])
+        kept.rename(folder)
+        return True
 
     def record(self, stages: Mapping[str, Mapping[str, Any]]) -> None:
         """Write `run.json`."""
@@ -124,15 +131,6 @@ class Workspace:
         if target.exists():
             shutil.rmtree(target)
         self.folder(stage).rename(target)
-
-    def _restore(self, stage: str, fingerprint: str) -> None:
-        kept, folder = self._aside(stage, fingerprint), self.folder(stage)
-        started = _started(folder)
-        if not kept.exists() or (started and started["fingerprint"] == fingerprint):
-            return
-        if started:
-            self._set_aside(stage, started["fingerprint"])
-        kept.rename(folder)
 
 
 def _started(folder: Path) -> dict[str, Any] | None:

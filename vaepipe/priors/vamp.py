@@ -48,6 +48,7 @@ class VampPrior(Prior):
     """
 
     needs = Cap.SAMPLE | Cap.DENSITY
+    logits: Tensor
 
     def __init__(
         self, latent_shape: Shape, data: DataSpec, *, components: Annotated[int, Ge(1)] = 500
@@ -74,4 +75,5 @@ def _start(data: DataSpec, transform: Transform) -> Tensor:
     if data.mean is None:
         return torch.zeros(data.shape)
     low, high = _INSIDE[data.support_name]
-    return transform.inv(data.mean.to(torch.get_default_dtype()).clamp(low, high))
+    mean = data.mean.to(torch.get_default_dtype()).clamp(low, high)
+    return torch.as_tensor(transform.inv(mean))

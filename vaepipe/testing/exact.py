@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, Family, LatentModel
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, Family, LatentModel, seeded
 from vaepipe.families.normal import DiagonalNormal, FullNormal, raw_of
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.networks.mlp import MLP
@@ -45,12 +45,11 @@ class PPCA:
     @classmethod
     def random(cls, dim: int, latent: int, *, seed: int, orthogonal: bool = False) -> PPCA:
         """A random W `[dim, latent]`; with `orthogonal` columns the posterior is diagonal."""
-        generator = torch.Generator().manual_seed(seed)
-        dtype = torch.get_default_dtype()
-        weight = torch.randn(dim, latent, generator=generator, dtype=dtype)
+        with seeded(seed):
+            weight, bias = torch.randn(dim, latent), torch.randn(dim)
         if orthogonal:
             weight = torch.linalg.qr(weight).Q * torch.arange(1, latent + 1)
-        return cls(weight, torch.randn(dim, generator=generator, dtype=dtype))
+        return cls(weight, bias)
 
     @property
     def data(self) -> DataSpec:
@@ -59,7 +58,7 @@ class PPCA:
 
     def draw(self, n: int) -> Tensor:
         """Examples `[n, D]` from the model itself."""
-        z = torch.randn(n, self.weight.shape[1], dtype=self.weight.dtype)
+        z = torch.randn(n, self.weight.shape[1])
         return z @ self.weight.T + self.bias + self.scale * torch.randn(n, len(self.bias))
 
     def log_evidence(self, x: Tensor) -> Tensor:

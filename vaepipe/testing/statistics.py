@@ -50,7 +50,8 @@ def gradients(surrogate: Callable[[], Tensor], parameters: list[Tensor], n: int)
     """`n` independent draws of a surrogate's gradient, flattened: `[n, number of parameters]`."""
     draws = []
     for _ in range(n):
-        parts = torch.autograd.grad(surrogate(), parameters, allow_unused=True)
-        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts)]
-        draws.append(torch.cat([g.flatten() for g in parts]))
+        parts = torch.autograd.grad(
+            surrogate(), parameters, allow_unused=True, materialize_grads=True
+        )
+        draws.append(torch.cat([part.flatten() for part in parts]))
     return torch.stack(draws)

@@ -20,8 +20,9 @@ from vaepipe import files
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.tracking.address import is_database
 from vaepipe.tracking.store import EXISTS, MISSING, Store, reached
-from vaepipe.training.bundle import CARD
 
+CARD = "model.json"
+"""The file that makes a folder a bundle (`vaepipe.training.bundle.CARD`, which needs torch)."""
 VERSIONS = "mlflow.modelVersions"
 RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 LOGGED = re.compile(r"models:/(m-[\w-]+)")

@@ -36,7 +36,7 @@ ENVIRONMENT = {
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
@@ -96,8 +96,8 @@ class MLflowRecord:
         Raises:
             Unreachable: the server does not answer.
         """
-        from vaepipe.tracking.models import log
-
+        with _own_warnings_ignored():
+            from vaepipe.tracking.models import log
         run_id = self._tracker.delivered(self._key)
         return log(self._tracker.store, run_id, bundle.absolute())
 
@@ -250,15 +250,20 @@ def _prepare_process() -> None:
 
 
 def _connected(uri: str, workspace: Path) -> tuple[Store, Catalog]:
-    """MLflow warns about its own code when it is imported and makes its tables: not here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from vaepipe.tracking import models  # noqa: F401
+    with _own_warnings_ignored():
         from vaepipe.tracking.catalog import Catalog
         from vaepipe.tracking.store import Store
 
         store = Store(uri)
     return store, Catalog(store, workspace / ".models")
+
+
+@contextlib.contextmanager
+def _own_warnings_ignored() -> Iterator[None]:
+    """MLflow warns about its own code when it is imported and when it makes its tables."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vaepipe.pipeline.metrics import SWEEPABLE
 from vaepipe.pipeline.report import curves, scatter, scores, sheets, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Sample, Section, Table
 from vaepipe.pipeline.report.tables import Columns, latents, read
@@ -21,6 +22,11 @@ SAMPLES = "Left the mean of p(x|z), right a draw from it; z ~ p(z), place by pla
 EVIDENCE = (
     "Importance-sampled log p(x) on the validation split, whatever the trial was trained on; bars "
     "are one standard error over the examples."
+)
+
+DIMENSIONS = (
+    "KL(q(z|x) ‖ p(z)) of each dimension, mean over the examples; where q or p does not factorise, "
+    "the variance of the posterior means. Active: that variance exceeds 0.01."
 )
 
 
@@ -107,33 +113,28 @@ def _evaluate(section: Section) -> Iterator[Block]:
     columns = read(section.path / "summary.parquet")
     head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
     rows = scores.summary(columns)
+    view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
+    yield Facts(_named(section.manifest, ("model_digest", "data_digest")) | view)
     yield Table("Summary", head, rows) if rows else Note("This evaluation has no summary.")
     examples = read(section.path / "per_example.parquet")
     drawn = scores.histogram(examples)
     if drawn is not None:
         left_out = scores.below(examples)
-        text = f"{left_out} examples lie left of the axis." if left_out else "All examples."
+        text = f"Not shown, left of the axis: {left_out}." if left_out else "All examples."
         yield Plot("evidence", "Log evidence of each example", text, drawn)
     drawn = scores.rates(read(section.path / "per_dimension.parquet"))
     if drawn is not None:
-        text = "KL(q(z|x) ‖ p(z)) of each dimension, mean over the examples."
-        yield Plot("rates", "Rate per latent dimension", text, drawn)
+        yield Plot("rates", "Latent dimensions", DIMENSIONS, drawn)
 
 
 def _encode(section: Section) -> Iterator[Block]:
-    manifest = section.manifest
-    names = ("rows", "files", "latent_shape", "digest")
-    shown = {n.replace("_", " "): _shown(manifest[n]) for n in names if n in manifest}
-    if shown:
-        yield Facts(shown)
+    yield Facts(_named(section.manifest, ("rows", "model_digest", "input_digest")))
     means, labels = latents(section.path, POINTS)
     yield from _posterior(means, labels)
 
 
 def _register(section: Section) -> Iterator[Block]:
-    names = ("name", "version", "alias", "model_uri", "requires")
-    yield Facts({n.replace("_", " "): _shown(section.manifest[n]) for n in names
-                 if section.manifest.get(n) not in (None, "", {})})  # fmt: skip
+    yield Facts(_named(section.manifest, ("name", "version", "alias", "uri")))
 
 
 def _model(section: Section) -> Iterator[Block]:
@@ -198,9 +199,8 @@ def _histories(
 
 def _ranking(section: Section) -> tuple[str, str]:
     """Metric of a sweep and its direction."""
-    best = section.manifest.get("best", {})
-    metric = best.get("metric", curves.EVIDENCE)
-    return metric, best.get("mode", "min" if metric == "val/rate" else "max")
+    metric = section.manifest.get("best", {}).get("metric", curves.EVIDENCE)
+    return metric, SWEEPABLE[metric].mode if metric in SWEEPABLE else "max"
 
 
 def _counts(rows: Sequence[curves.Trial]) -> dict[str, int]:
@@ -221,12 +221,13 @@ def _short(path: str) -> str:
     return path.removeprefix("model.")
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, int | float):
-        return words.number(value)
-    if isinstance(value, list) and all(isinstance(v, int) for v in value):
-        return " × ".join(map(str, value))
-    return words.number(len(value)) if isinstance(value, list) else words.component(value)
+def _named(manifest: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Some entries of a manifest, those that it has."""
+    known = {name: manifest[name] for name in names if manifest.get(name) not in (None, "")}
+    return {
+        name.replace("_", " "): value if isinstance(value, str) else words.number(value)
+        for name, value in known.items()
+    }
 
 
 def _first(data: Sample, count: int) -> Sample:

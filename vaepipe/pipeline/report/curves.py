@@ -157,9 +157,9 @@ def overlay(histories: Mapping[int, Columns], best: int | None) -> Figure | None
     _dress(ax, "log evidence (nats)")
     for number in sorted(lines, key=lambda n: n == best):
         epoch, values = lines[number]
-        won = number == best
+        won, last = number == best, int(np.flatnonzero(np.isfinite(values))[-1])
         ax.plot(epoch, values, color=style.ACCENT if won else style.MUTED,
-                alpha=1.0 if won else 0.45, lw=2 if won else 1, marker=_marker(values), ms=3,
+                alpha=1.0 if won else 0.45, lw=2 if won else 1, marker="o", markevery=[last], ms=4,
                 label=f"trial {number} (best)" if won else None)  # fmt: skip
     ax.set_ylim(bottom=_floor([line[1] for line in lines.values()]))
     ax.set_xlabel("epoch")

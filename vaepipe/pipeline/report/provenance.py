@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import yaml
 
 from vaepipe import __version__
 from vaepipe.pipeline.report import words
@@ -61,7 +61,7 @@ def _settings(section: Section) -> Iterator[Block]:
     if settings is None and section.model is not None:
         settings = section.model.card.get("settings")
     if settings:
-        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        text = yaml.safe_dump(settings, allow_unicode=True, default_flow_style=None, width=100)
         yield Code(f"Settings of {section.name}", words.lines(text))
 
 
@@ -81,8 +81,7 @@ def _components(name: str, card: Mapping[str, Any]) -> Table:
 
 
 def _data_digest(section: Section) -> str:
-    if section.kind == "data":
-        return str(section.manifest.get("digest", words.MISSING))
     card = section.model.card if section.model is not None else {}
-    found = section.manifest.get("data_digest") or card.get("digest") or words.MISSING
-    return str(found)
+    known = {**card, **section.manifest}
+    name = "digest" if section.kind == "data" else "data_digest"
+    return str(known.get(name) or known.get("input_digest") or words.MISSING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,6 +29,7 @@ def histogram(columns: Columns, name: str = "log_evidence") -> Figure | None:
     ax = style.axes(made, grid="y")
     for number, (split, part) in enumerate(_by_split(columns, values).items()):
         _split_bars(ax, split, part, edges, style.CLASSES[number % len(style.CLASSES)])
+    ax.set_xlim(*edges[[0, -1]])
     ax.set_xlabel("log evidence of an example (nats)")
     ax.set_ylabel("examples")
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -42,24 +44,29 @@ def below(columns: Columns, name: str = "log_evidence") -> int:
 
 
 def rates(columns: Columns) -> Figure | None:
-    """Mean rate of each latent dimension, largest first; None if it is not known."""
-    rate = numbers(columns, "rate")
-    if not has_values(rate):
+    """Each latent dimension's mean rate, largest first; None if nothing is known.
+
+    Where the rate does not split into dimensions, the variance of their posterior means.
+    """
+    name = "rate" if has_values(numbers(columns, "rate")) else "variance_of_means"
+    values = numbers(columns, name)
+    if not has_values(values):
         return None
-    active = np.array([bool(a) for a in columns.get("active", [False] * len(rate))])
-    order = np.argsort(-np.nan_to_num(rate, nan=-1.0), kind="stable")
+    active = np.array([bool(a) for a in columns.get("active", [False] * len(values))])
+    order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable")
     made = style.figure(2.5)
     ax = style.axes(made, grid="y")
-    places = np.arange(len(rate))
+    places = np.arange(len(values))
     for chosen, colour, label in (
         (active[order], style.ACCENT, f"active ({active.sum()})"),
         (~active[order], style.MUTED, f"not active ({(~active).sum()})"),
     ):
-        ax.bar(places[chosen], rate[order][chosen], color=colour, width=0.8, label=label)
-    ax.set_xlabel("latent dimension, by rate")
-    ax.set_ylabel("rate (nats)")
-    ax.set_xticks(places if len(rate) <= 32 else [], _dimensions(columns, order, len(rate)))
-    ax.tick_params(axis="x", labelsize=min(8.5, 230 / max(1, len(rate))))
+        if chosen.any():
+            ax.bar(places[chosen], values[order][chosen], color=colour, width=0.8, label=label)
+    ax.set_xlabel("latent dimension, sorted")
+    ax.set_ylabel("rate (nats)" if name == "rate" else "variance of posterior means")
+    ax.set_xticks(places if len(values) <= 32 else [], _dimensions(columns, order, len(values)))
+    ax.tick_params(axis="x", labelsize=min(8.5, 230 / max(1, len(values))))
     ax.legend(loc="upper right")
     return made
 
@@ -81,7 +88,7 @@ def summary(columns: Columns) -> Sequence[Sequence[str]]:
     ]
 
 
-def _split_bars(ax, split: str, values: np.ndarray, edges: np.ndarray, colour: str) -> None:  # noqa: ANN001
+def _split_bars(ax: Axes, split: str, values: np.ndarray, edges: np.ndarray, colour: str) -> None:
     known = values[np.isfinite(values)]
     if not len(known):
         return

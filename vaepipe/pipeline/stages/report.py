@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vaepipe.data import shards
 from vaepipe.pipeline import report
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
-from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 
@@ -48,14 +45,12 @@ def _data_stage(env: Environment, name: str) -> str:
     return env.pipeline.train_settings(name).data
 
 
-def sample_of(folder: Path) -> report.DataSample:
+def sample_of(folder: Path) -> report.Sample:
     """Examples of a split the model was not fitted to, where there is one."""
-    manifest = shards.read_manifest(folder)
-    split = next(s for s in ("test", "val", *manifest["splits"]) if s in manifest["splits"])
+    splits = shards.read_manifest(folder)["splits"]
+    split = next(name for name in ("test", "val", *splits) if name in splits)
     source = shards.open_split(folder, split)
     table = source.head(EXAMPLES)
     ids, x = shards.arrays(table, source.shape)
-    dataset = PartSpec.from_dict(manifest["dataset"]).build()
-    view = dataset.frozen(torch.tensor(x), torch.tensor(ids))
-    labels = table.column("label").to_numpy() if "label" in table.column_names else None
-    return report.DataSample(x=view, ids=ids, labels=labels, split=split)
+    labels = table.column("label").to_pylist() if "label" in table.column_names else None
+    return report.Sample(x, ids, labels)

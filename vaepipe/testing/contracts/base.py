@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from vaepipe.core import seeded
 from vaepipe.testing.statistics import assert_mean
 
 
-class Contract(ABC):
+class Contract:
     """Questions are its methods named `test_…`; each stands alone, from the same seed."""
 
     draws: ClassVar[int] = 20_000
@@ -43,7 +42,9 @@ def ask(contract: Contract, question: str) -> None:
         getattr(contract, question)()
 
 
-def assert_same_after_state_dict(make: Callable[[], nn.Module], read: Callable[..., Tensor]) -> None:
+def assert_same_after_state_dict(
+    make: Callable[[], nn.Module], read: Callable[..., Tensor]
+) -> None:
     """A second module that loads the first one's state gives the same numbers; so does a pickle."""
     first, second = shaken(make()), make()
     second.load_state_dict(first.state_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from vaepipe.testing.contracts import base
 from vaepipe.testing.statistics import assert_mean, assert_same_mean
 
 
-class FamilyContract(base.Contract):
+class FamilyContract(base.Contract, ABC):
     """Write `make`. What is not in `provides` is not asked."""
 
     latent_shape: ClassVar[Shape] = (2,)

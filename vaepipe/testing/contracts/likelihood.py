@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from vaepipe.testing.contracts import base
 from vaepipe.testing.statistics import assert_mean
 
 
-class LikelihoodContract(base.Contract):
+class LikelihoodContract(base.Contract, ABC):
     """Write `make`."""
 
     shape: ClassVar[Shape] = (2,)

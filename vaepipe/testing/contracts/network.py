@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from vaepipe.core import Network, Shape
 from vaepipe.testing.contracts import base
 
 
-class NetworkContract(base.Contract):
+class NetworkContract(base.Contract, ABC):
     """Write `make`; set the pairs of shapes where the network needs others."""
 
     shapes: ClassVar[tuple[tuple[Shape, Shape], ...]] = (((6,), (2, 3)), ((1, 8, 8), (5,)))

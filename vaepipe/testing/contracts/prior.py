@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -15,11 +15,11 @@ from vaepipe.testing.contracts import base
 from vaepipe.testing.statistics import z_scores
 
 
-class PriorContract(base.Contract):
+class PriorContract(base.Contract, ABC):
     """Write `make`; set the shapes where the prior needs others."""
 
     latent_shape: ClassVar[Shape] = (2,)
-    data: ClassVar[DataSpec] = DataSpec((4,), SUPPORTS["boolean"], 100, torch.full((4,), 0.3))
+    data: ClassVar[DataSpec] = DataSpec((4,), SUPPORTS["boolean"], 100)
 
     @abstractmethod
     def make(self, latent_shape: Shape, data: DataSpec) -> Prior:
