@@ -78,12 +78,24 @@ def main(args: list[str] | None = None) -> None:
 
 def call(args: list[str] | None = None) -> int:
     """Run the command line; its exit code."""
-    from vaepipe.cli.signals import Terminated, terminable
+    from vaepipe.cli.signals import listening
+
+    with listening() as asked:
+        try:
+            return _call(args)
+        except BaseException:
+            if asked.code is None:
+                raise
+            click.echo("vaepipe: interrupted; run the same command again to continue.", err=True)
+            return asked.code
+
+
+def _call(args: list[str] | None) -> int:
+    """Run the command line; what a user can understand becomes a message and a code."""
     from vaepipe.errors import ConfigError, VaepipeError
 
     try:
-        with terminable():
-            return _code(root.main(args, prog_name="vaepipe", standalone_mode=False))
+        return _code(root.main(args, prog_name="vaepipe", standalone_mode=False))
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -93,11 +105,6 @@ def call(args: list[str] | None = None) -> int:
         prefix = "" if isinstance(error, ConfigError) or "\n" in str(error) else "vaepipe: "
         click.echo(f"{prefix}{error}", err=True)
         return error.exit_code
-    except Terminated:
-        return 143
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("vaepipe: interrupted; run the same command again to continue.", err=True)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1

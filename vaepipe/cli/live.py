@@ -112,7 +112,7 @@ class Live:
             text += f", best {tidy(stage.best.name)} {stage.best.value:.2f}"
         if stage.left:
             text += f", about {duration(stage.left)} left"
-        return _bar(stage.ended, stage.total or len(stage.trials), text)
+        return _bar(stage.ended, stage.total, text) if stage.total else Text(text)
 
     def _job_line(self, job: Job) -> RenderableType:
         shown = score(job) if job.latest else ""

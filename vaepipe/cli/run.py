@@ -65,12 +65,12 @@ def _nothing_to_do(prepared: Any, as_json: bool) -> int:
 def _execute(prepared: Any) -> dict[str, Any]:
     """Run behind the live view; other libraries' noise goes to a log file."""
     from vaepipe.cli.quiet import noise_to
-    from vaepipe.cli.view import View
+    from vaepipe.cli.view import View, is_plain
 
     prepared.check()
     prepared.prepare_sources()
     log = prepared.workspace.home / "logs" / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    plain = not sys.stderr.isatty()
+    plain = is_plain(sys.stderr)
     with noise_to(log) as (_, screen):
         view = View(screen, plain=plain)
         try:

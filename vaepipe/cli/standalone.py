@@ -29,7 +29,7 @@ def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def work_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--workers`, `--compute`, `--address`, `--batch-size`, `--column`, `--id-column`, `--seed`."""
+    """Where the work runs, and which rows it reads."""
     for option in reversed(
         (
             click.option("--split", "splits", multiple=True, help="Of an artifact. Repeatable."),
@@ -72,12 +72,12 @@ class Work:
 def working(name: str, kind: str, output: Path, work: Work) -> Iterator[Compute]:
     """A compute whose journal in `output` is shown on stderr."""
     from vaepipe.cli.quiet import noise_to
-    from vaepipe.cli.view import View
+    from vaepipe.cli.view import View, is_plain
 
     output.mkdir(parents=True, exist_ok=True)
     record = MemoryTracker().start(name)
     log = output / "logs" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    plain = not sys.stderr.isatty()
+    plain = is_plain(sys.stderr)
     with noise_to(log) as (_, screen):
         view = View(screen, plain=plain)
         compute = work.build()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal, final
 
-import torch
 from annotated_types import Ge
 
 from vaepipe.compute import jobs, policy, trials
 from vaepipe.compute.base import SweepTask, TrainTask
-from vaepipe.errors import CompatibilityError, TrainingError, VaepipeError
+from vaepipe.errors import CompatibilityError, VaepipeError
 
 
 @final
@@ -42,8 +40,7 @@ class LocalCompute:
         """Nothing starts."""
         _one_worker("compute", workers)
         self.workers, self.threads = workers, threads_per_worker
-        gpu = gpus_per_worker == "auto" or gpus_per_worker > 0
-        self.device = "cuda" if gpu and torch.cuda.is_available() else "cpu"
+        self.gpu = gpus_per_worker == "auto" or gpus_per_worker > 0
 
     def train(self, task: TrainTask) -> None:
         """Fit one model here.
@@ -52,8 +49,9 @@ class LocalCompute:
             TrainingError: the fit failed.
             CompatibilityError: the task wants several workers.
         """
-        _one_worker(task.name, task.workers)
-        self._fit(task, jobs.silent)
+        error = self._fit(task, jobs.silent)
+        if error is not None:
+            raise error
 
     def sweep(self, task: SweepTask) -> None:
         """Run the trials one after the other; one that fails leaves its `failed` event."""
@@ -64,13 +62,17 @@ class LocalCompute:
     def map(
         self, target: str, units: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """Results of `target(common)(unit)`, in order."""
+        """Results of `target(common)(unit)`, in order.
+
+        Where no GPU is to be used, the workers are told so by `common["device"]`.
+        """
         if not units:
             return
-        with threads(self.threads):
+        common = common if self.gpu else {**common, "device": "cpu"}
+        with trials.torch_threads(self.threads):
             work = build_worker(target, common)
         for unit in units:
-            with threads(self.threads):
+            with trials.torch_threads(self.threads):
                 result = work(unit)
             yield result
 
@@ -78,39 +80,18 @@ class LocalCompute:
         """Nothing was started."""
 
     def _trial(self, sweep: SweepTask, rule: policy.Policy, index: int, trial: TrainTask) -> None:
-        _one_worker(trial.name, trial.workers)
-        try:
-            self._fit(trial, partial(trials.judge, sweep, rule, index))
-        except VaepipeError:  # its journal says why
-            sweep.observe(index, None)
-        else:
-            sweep.observe(index, jobs.outcome(trial, sweep.metric))
+        error = self._fit(trial, partial(trials.judge, sweep, rule, index))
+        sweep.observe(index, None if error else jobs.outcome(trial, sweep.metric))
 
-    def _fit(self, task: TrainTask, report: jobs.Report) -> None:
-        with threads(self.threads):
-            try:
-                jobs.train_job(task, device=self.device, report=report)
-            except VaepipeError:
-                raise
-            except Exception as error:
-                raise TrainingError(f"{task.name}: {jobs.describe(error)}") from error
+    def _fit(self, task: TrainTask, report: jobs.Report) -> VaepipeError | None:
+        _one_worker(task.name, task.workers)
+        return trials.attempt(task.to_dict(), self.threads, gpu=self.gpu, report=report)
 
 
 def build_worker(target: str, common: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
     """The worker of the class "module:Class" for what its units have in common."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)(common)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """So many torch threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_worker(name: str, workers: int) -> None:

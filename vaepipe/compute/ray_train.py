@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -26,7 +26,7 @@ from ray.train import (
 from ray.train import report as report_to_train
 from ray.train.torch import TorchTrainer, get_device
 
-from vaepipe.compute import jobs
+from vaepipe.compute import jobs, trials
 from vaepipe.compute.base import TrainTask
 from vaepipe.compute.ray_connect import Share
 from vaepipe.errors import TrainingError, VaepipeError
@@ -44,14 +44,15 @@ def train(task: TrainTask, share: Share) -> None:
         TrainingError: the fit failed.
     """
     data = task.to_dict()
+    error: VaepipeError | None
     if task.workers > 1:
         error = _beside(partial(fit_together, data, share))
     else:
-        remote = ray.remote(fit_alone).options(
+        remote = ray.remote(cast(Any, trials.attempt)).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES
         )
         try:
-            error = ray.get(remote.remote(data, share))
+            error = cast(Any, ray.get(remote.remote(data, share.cpus, gpu=share.gpus > 0)))
         except RayError as crash:
             error = died(task, crash)
     if error is not None:
@@ -70,22 +71,6 @@ def _beside(work: Callable[[], VaepipeError | None]) -> VaepipeError | None:
 
     threading.Thread(target=target, daemon=True, name="ray-train").start()
     return future.result()
-
-
-def fit_alone(
-    data: Mapping[str, Any], share: Share, report: jobs.Report = jobs.silent
-) -> VaepipeError | None:
-    """Fit in this worker; the error, instead of raising it, so that Ray does not try again."""
-    task = TrainTask.from_dict(data)
-    device = "cuda" if share.gpus and torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(share.cpus)
-    try:
-        jobs.train_job(task, device=device, report=report)
-    except VaepipeError as error:
-        return error
-    except Exception as error:
-        return TrainingError(f"{task.name}: {jobs.describe(error)}")
-    return None
 
 
 def fit_together(

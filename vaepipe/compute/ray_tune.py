@@ -74,7 +74,8 @@ def _trial(config: Mapping[str, Any]) -> None:
     """
     data, share = json.loads(config["task"]), Share(**config["share"])
     if config["workers"] == 1:
-        ray_train.fit_alone(data, share, _report(TrainTask.from_dict(data)))
+        report = _report(TrainTask.from_dict(data))
+        trials.attempt(data, share.cpus, gpu=share.gpus > 0, report=report)
     else:
         ray_train.fit_together(data, share, [TuneReportCallback()])
 

@@ -1,12 +1,53 @@
-"""What every compute does with the trials of a sweep: which are left, when one has to stop."""
+"""What every compute does with fits: try one, find those that are left, judge when one stops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 
 from vaepipe.compute import jobs
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.compute.policy import Policy
+from vaepipe.errors import TrainingError, VaepipeError
+
+
+def attempt(
+    data: Mapping[str, Any], threads: int, *, gpu: bool, report: jobs.Report = jobs.silent
+) -> VaepipeError | None:
+    """Fit in this process; the error is returned, so that nobody mistakes it for a dead worker.
+
+    Args:
+        data: of a `TrainTask`.
+        threads: torch's threads meanwhile.
+        gpu: whether to use a GPU, if there is one.
+        report: told the metrics of every validated epoch.
+    """
+    task = TrainTask.from_dict(data)
+    device = "cuda" if gpu and torch.cuda.is_available() else "cpu"
+    try:
+        with torch_threads(threads):
+            jobs.train_job(task, device=device, report=report)
+    except VaepipeError as error:
+        return error
+    except Exception as error:
+        failure = TrainingError(f"{task.name}: {jobs.describe(error)}")
+        failure.__cause__ = error
+        return failure
+    return None
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many torch threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pending(sweep: SweepTask) -> Iterator[tuple[int, TrainTask]]:

@@ -51,10 +51,10 @@ class Digits(Dataset):
         """Rows with `id`, `x` and `label`."""
         from sklearn.datasets import load_digits
 
-        source = load_digits()
-        images = source.images.astype(np.uint8)[:, None]
+        pixels, classes = load_digits(return_X_y=True)
+        images = np.asarray(pixels, np.uint8).reshape(-1, 1, 8, 8)
         ids = np.flatnonzero(by_id(np.arange(len(images)), FRACTIONS)[split])
-        labels = source.target[ids].astype(np.int64)
+        labels = np.asarray(classes, np.int64)[ids]
         yield record(ids, self._view.stored(images[ids], ids), {"label": labels})
 
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:

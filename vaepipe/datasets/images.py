@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
 from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import SUPPORTS
@@ -32,7 +33,7 @@ class GreyView:
         self.binarize, self.levels, self.seed = binarize, levels, seed
 
     @property
-    def support(self) -> torch.distributions.constraints.Constraint:
+    def support(self) -> Constraint:
         """Where the values live."""
         return SUPPORTS["unit_interval" if self.binarize == "none" else "boolean"]
 

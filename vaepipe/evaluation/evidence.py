@@ -53,7 +53,8 @@ def score(model: LatentModel, x: Tensor, ids: Iterable[int], *, k: int, seed: in
     rows, nor (but for rounding) on how many samples are decoded at a time.
 
     References:
-        Importance Weighted Autoencoders (Burda et al., 2016), eq. 8. https://arxiv.org/abs/1509.00519
+        Importance Weighted Autoencoders (Burda et al., 2016), eq. 8.
+        https://arxiv.org/abs/1509.00519
 
     Args:
         model: p(x, z) with q(z | x).

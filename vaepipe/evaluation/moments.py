@@ -15,7 +15,7 @@ def has_moments(q: Distribution) -> bool:
 
 
 def moments(q: Distribution, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[batch, *latent]`; from samples `[k, batch, *latent]` if need be.
+    """Mean and standard deviation `[batch, *latent]`, from samples `[k, batch, *latent]` if needed.
 
     Raises:
         ValueError: the moments have no closed form and no samples were given.

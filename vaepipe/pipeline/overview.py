@@ -36,8 +36,9 @@ def draw(folder: Path, output: Path) -> Path:
 def _section(folder: Path, name: str, manifest: dict[str, Any]) -> report.Section:
     has_model = manifest["kind"] in ("train", "sweep")
     model = bundle.load(folder / name / manifest["model"]) if has_model else None
-    data = Path(_data_path(folder / name, manifest)) if model else None
-    sample = sample_of(data) if data and data.exists() else None
+    data = Path(_data_path(folder / name, manifest)) if has_model else folder / name
+    wanted = has_model or manifest["kind"] == "data"
+    sample = sample_of(data) if wanted and data.exists() else None
     path = folder / name
     return report.Section(manifest["kind"], name, path, manifest, model, sample)
 

@@ -6,13 +6,13 @@ import graphlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from vaepipe import files
+from vaepipe.options import Settings
 from vaepipe.pipeline.config import Pipeline
-from vaepipe.pipeline.settings import Stage
 from vaepipe.pipeline.workspace import Workspace
 
 FORMAT = 1
@@ -20,12 +20,15 @@ FORMAT = 1
 BUDGET = {"sweep": {"trials"}}
 
 
+S = TypeVar("S", bound=Settings)
+
+
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[S]):
     """A stage, its inputs, and the fingerprint of everything that its result depends on."""
 
     name: str
-    settings: Stage
+    settings: S
     inputs: tuple[str, ...]
     fingerprint: str
     identity: str

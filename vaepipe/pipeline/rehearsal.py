@@ -31,6 +31,7 @@ def rehearse_parts(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Ass
 
 
 def _rehearse(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
-    parts = (model.family, model.prior, objective, model.likelihood)
-    check(*(part.load() for part in parts), data)
+    classes = (part.load() for part in (model.family, model.prior, objective, model.likelihood))
+    family, prior, goal, likelihood = classes
+    check(family, prior, goal, likelihood, data)
     return rehearse_model(build(model.latent_shape, data, **model.parts()), objective.build(), data)

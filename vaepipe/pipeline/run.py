@@ -35,6 +35,8 @@ def run(steps: Sequence[Step], env: Environment) -> dict[str, dict[str, Any]]:
         VaepipeError: a stage failed; what was complete stays complete.
     """
     stages = {step.name: _entry(step, "waiting", env.workspace) for step in steps}
+    for step in steps:
+        env.screen.stage(step.name, step.settings.kind, "waiting")
     with env.workspace.locked():
         try:
             for step in steps:

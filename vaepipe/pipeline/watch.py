@@ -32,6 +32,12 @@ class Screen(Protocol):
         """A job wrote an event."""
         ...
 
+    def expect(
+        self, name: str, *, trials: int | None = None, metric: str = ..., mode: str = ...
+    ) -> None:
+        """How many trials a sweep is going to have, and what they are compared by."""
+        ...
+
 
 class Told:
     """One journal, its run at the tracker, and how far it was told."""

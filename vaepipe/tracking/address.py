@@ -26,8 +26,8 @@ def choose(uri: str | None, workspace: Path) -> str:
         UserError: the URI means something else in another working directory, or a file store.
 
     Example:
-        >>> choose(None, Path("/w")) if "MLFLOW_TRACKING_URI" not in os.environ else ...
-        'sqlite:////w/mlflow.db'
+        >>> choose("http://tracking:5000/", Path("/w"))
+        'http://tracking:5000'
     """
     chosen = uri or os.environ.get(VARIABLE)
     if not chosen:

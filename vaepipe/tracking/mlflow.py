@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 UNSENT = "mlflow-unsent"
 SECONDS = 10.0
 """How long a call waits for a server that may be slow but has not failed yet."""
+PATIENCE = 300.0
+"""The same where nothing can go on without it, or everything else is done."""
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -96,8 +98,8 @@ class MLflowRecord:
         Raises:
             Unreachable: the server does not answer.
         """
-        with _own_warnings_ignored():
-            from vaepipe.tracking.models import log
+        from vaepipe.tracking.models import log
+
         run_id = self._tracker.delivered(self._key)
         return log(self._tracker.store, run_id, bundle.absolute())
 
@@ -205,7 +207,7 @@ class MLflowTracker:
         Raises:
             Unreachable: the server does not answer.
         """
-        done = self.outbox.wait(SECONDS, insist=True)
+        done = self.outbox.wait(PATIENCE, insist=True)
         run_id = self.store.run_id(key)
         if run_id is None or not done:
             raise Unreachable(
@@ -218,7 +220,7 @@ class MLflowTracker:
         """Deliver what can be delivered; say how much could not."""
         if not hasattr(self, "outbox"):
             return
-        left = self.outbox.close(SECONDS)
+        left = self.outbox.close(SECONDS if self.outbox.failing else PATIENCE)
         if left:
             logging.getLogger("vaepipe.tracking").warning(
                 "%d updates could not be delivered to MLflow at %s. They are kept in %s and sent "
@@ -250,20 +252,13 @@ def _prepare_process() -> None:
 
 
 def _connected(uri: str, workspace: Path) -> tuple[Store, Catalog]:
-    with _own_warnings_ignored():
-        from vaepipe.tracking.catalog import Catalog
-        from vaepipe.tracking.store import Store
+    from vaepipe.tracking.catalog import Catalog
+    from vaepipe.tracking.store import Store
 
+    with warnings.catch_warnings():  # of MLflow, about its own use of its database library
+        warnings.simplefilter("ignore")
         store = Store(uri)
     return store, Catalog(store, workspace / ".models")
-
-
-@contextlib.contextmanager
-def _own_warnings_ignored() -> Iterator[None]:
-    """MLflow warns about its own code when it is imported and when it makes its tables."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

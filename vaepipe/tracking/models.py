@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
@@ -19,6 +19,10 @@ from vaepipe import files
 from vaepipe.tracking.pyfunc import DEFAULTS
 from vaepipe.tracking.store import Store, reached
 from vaepipe.training.bundle import CARD, WEIGHTS
+
+with warnings.catch_warnings():  # MLflow warns about its own type hints when it is imported
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
 
 DIGEST = "vaepipe.bundle"
 """Tag with the digest of the bundle that was logged."""

@@ -76,13 +76,13 @@ class Outbox:
         self.folder, self.address, self._deliver = folder, address, deliver
         draft = folder / f"{uuid.uuid4().hex}.new"
         self._file, self.path = _locked(draft), draft.with_suffix(".outbox")
+        self._empty_file()
         draft.rename(self.path)  # locked before anyone looks for it
         self._changed = threading.Condition()
         self._waiting: list[Operation] = []
-        self._attempts = self._stumbles = 0
+        self._number = self._attempts = self._stumbles = 0
         self._failing: Unreachable | None = None
         self._urgent = self._closing = False
-        self._empty_file()
         self._adopt()
         self._thread = threading.Thread(target=self._loop, name="vaepipe-outbox", daemon=True)
         self._thread.start()
@@ -92,23 +92,24 @@ class Outbox:
         with self._changed:
             self._file.write(json.dumps(operation, default=str) + "\n")
             self._file.flush()
-            self._waiting.append(operation)
+            self._number += 1
+            self._waiting.append({**operation, "number": self._number})
             self._changed.notify_all()
 
     def wait(self, seconds: float, *, insist: bool = False) -> bool:
-        """Wait until everything is delivered; whether it is.
+        """Wait until everything that was put before is delivered; whether it is.
 
         While the server does not answer this returns at once, unless it is to insist on a try.
         """
         with self._changed:
-            if self._failing and not insist:
-                return not self._waiting
-            tried, self._urgent = self._attempts, True
-            self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: not self._waiting or (self._failing and self._attempts > tried), seconds
-            )
-            return not self._waiting
+            tried, last = self._attempts, self._number
+            if insist or not self._failing:
+                self._urgent = True
+                self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: self._empty(last) or (self._failing and self._attempts > tried), seconds
+                )
+            return self._empty(last)
 
     def close(self, seconds: float) -> int:
         """Deliver what can be delivered; how many updates stay in the file."""
@@ -129,6 +130,10 @@ class Outbox:
     def failing(self) -> Unreachable | None:
         """Why the last try failed, if it did."""
         return self._failing
+
+    def _empty(self, last: int) -> bool:
+        """Whether nothing waits that was put before the operation after number `last`."""
+        return all(operation["number"] > last for operation in self._waiting)
 
     def _loop(self) -> None:
         while batch := self._batch():
@@ -160,6 +165,8 @@ class Outbox:
                 if not self._give_up(error):
                     return [{**operation, "again": True}, *batch[index + 1 :]]
                 self._set_aside(operation, error)
+            except Exception as error:  # a defect of this operation; the thread must outlive it
+                self._set_aside(operation, error)
             self._answered()
         return []
 
@@ -178,8 +185,8 @@ class Outbox:
     def _set_aside(self, operation: Operation, error: Exception) -> None:
         path = self.folder / REFUSED
         with path.open("a") as file:
-            file.write(json.dumps({**operation, "error": str(error)}, default=str) + "\n")
-        _logger.warning("%s The update is kept in %s.", error, path)
+            file.write(json.dumps({**operation, "error": repr(error)}, default=str) + "\n")
+        _logger.warning("%s The update is kept in %s.", str(error) or repr(error), path)
 
     def _adopt(self) -> None:
         for path in sorted(self.folder.glob("*.outbox")):
@@ -202,7 +209,7 @@ def _left_behind(path: Path, address: str) -> Iterator[Operation]:
         return
     with file:
         header, *operations = list(_lines(file)) or [{}]
-        if header.get("address") == address:
+        if header.get("address") == address or not operations:
             yield from operations
             path.unlink(missing_ok=True)
 

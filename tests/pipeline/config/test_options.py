@@ -33,7 +33,7 @@ class Everything:
         path: Path | None = None,
         widths: Sequence[Annotated[int, Ge(1)]] = (8,),
         pair: tuple[float, float] = (0.9, 0.999),
-        splits: Mapping[str, float] = {},  # noqa: B006
+        splits: Mapping[str, float] = {},
         scale: Annotated[float, Gt(0)] | Literal["learned"] = 1.0,
         limit: Optional[int] = None,  # noqa: UP045
         mixed: int | list[int] | None = None,
@@ -102,7 +102,11 @@ def test_values_become_what_the_annotation_says(given, value):
         ({"number": float("nan")}, ("number",), "expected a finite number, got NaN"),
         ({"flag": 1}, ("flag",), "expected true or false, got 1"),
         ({"flag": "yes"}, ("flag",), "expected true or false, got 'yes'"),
-        ({"word": "rely"}, ("word",), "expected 'relu' or 'tanh', got 'rely'. Did you mean 'relu'?"),
+        (
+            {"word": "rely"},
+            ("word",),
+            "expected 'relu' or 'tanh', got 'rely'. Did you mean 'relu'?",
+        ),
         ({"text": 3}, ("text",), "expected text, got 3"),
         ({"path": 3}, ("path",), "expected text, got 3"),
         ({"widths": 8}, ("widths",), "expected a list, got 8"),
@@ -125,12 +129,13 @@ def test_values_become_what_the_annotation_says(given, value):
     ],
 )
 def test_what_is_wrong_is_told(given, loc, text):
-    (name,) = given
     assert message(Everything, **given) == (loc, text)
 
 
 def test_the_inner_names_of_options_are_no_options():
-    assert message(Everything, option_flag=True)[1].startswith("unknown field 'option_flag'. Known:")
+    assert message(Everything, option_flag=True)[1].startswith(
+        "unknown field 'option_flag'. Known:"
+    )
 
 
 def test_long_values_are_not_repeated():
@@ -140,7 +145,7 @@ def test_long_values_are_not_repeated():
 
 def test_required_options():
     assert message(Required, k=3) == (("names",), "missing; expected a list of text")
-    assert message(Required, k=3, names=["a"]) == (("names",), "needs at least 2 items, got [\"a\"]")
+    assert message(Required, k=3, names=["a"]) == (("names",), 'needs at least 2 items, got ["a"]')
 
 
 def test_a_component_without_options():
@@ -159,7 +164,12 @@ def test_options_in_words():
     assert words["path"] == "a path or null"
     assert words["mixed"] == "an integer, a list of integers or null"
     (names, _) = options.describe(Required)
-    assert names == {"name": "names", "expects": "a list of text", "required": True, "default": None}
+    assert names == {
+        "name": "names",
+        "expects": "a list of text",
+        "required": True,
+        "default": None,
+    }
 
 
 @pytest.mark.parametrize("parameter", ["**kwargs", "*args"])
@@ -197,7 +207,7 @@ def test_an_annotation_must_fit_in_a_file():
 
 def test_type_is_no_name_for_an_option():
     class Taken:
-        def __init__(self, *, type: str = "x"): ...
+        def __init__(self, *, type: str = "x"): ...  # noqa: A002
 
     with pytest.raises(PluginError, match="an option cannot be called 'type'"):
         options.model(Taken)

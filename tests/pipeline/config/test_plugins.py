@@ -110,7 +110,9 @@ class TestGood:
         assert "vaepipe-fixture-good==1.2.0" in pipeline.identity("tune")["components"]
 
     def test_it_is_offered_where_a_name_is_wrong(self, good):
-        with pytest.raises(UnknownComponent, match=r"Did you mean 'laplace'\? Installed: .*laplace"):
+        with pytest.raises(
+            UnknownComponent, match=r"Did you mean 'laplace'\? Installed: .*laplace"
+        ):
             registry.find("priors", "laplac")
 
     def test_without_it_its_name_is_unknown(self, read, problems):
@@ -182,7 +184,9 @@ class TestBroken:
     def test_the_schema_goes_without_their_options(self, bad):
         from vaepipe.pipeline.schema import json_schema
 
-        priors = {p["properties"]["type"]["const"]: p for p in json_schema()["$defs"]["priors"]["oneOf"]}
+        priors = {
+            p["properties"]["type"]["const"]: p for p in json_schema()["$defs"]["priors"]["oneOf"]
+        }
         assert "cannot be loaded" in priors["broken"]["description"]
         assert "components" in priors["vamp"]["properties"]
 
@@ -204,14 +208,15 @@ class TestList:
                 "version": "2.0.1"} in rows  # fmt: skip
         twice = [row for row in rows if row["name"] == "laplace"]
         assert [row["note"] for row in twice] == [
-            f"claimed twice: pin as 'vaepipe-fixture-{name}:laplace'" for name in ("good", "duplicate")
+            f"claimed twice: pin as 'vaepipe-fixture-{name}:laplace'"
+            for name in ("good", "duplicate")
         ]
 
     def test_a_table_has_a_line_for_each(self, capsys):
         assert cli.call(["plugins", "list", "networks"]) == 0
         head, *rows = capsys.readouterr().out.splitlines()
         assert head.split() == ["GROUP", "NAME", "DISTRIBUTION", "VERSION"]
-        assert [row.split()[:3] for row in rows][0] == ["networks", "mlp", "vaepipe"]
+        assert rows[0].split()[:3] == ["networks", "mlp", "vaepipe"]
 
     def test_an_unknown_group(self, capsys):
         assert cli.call(["plugins", "list", "prior"]) == 2

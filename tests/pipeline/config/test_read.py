@@ -84,7 +84,10 @@ class TestPipeline:
             ("stages.fit", "  fit:"),
             ("stages.fit.model.prior", "      prior: {type: standard_normal}"),
             ("stages.tune.space", "    space:"),
-            ("stages.tune.space.optimizer.lr", "      optimizer.lr: {log_uniform: [1.0e-4, 1.0e-2]}"),
+            (
+                "stages.tune.space.optimizer.lr",
+                "      optimizer.lr: {log_uniform: [1.0e-4, 1.0e-2]}",
+            ),
         ]:
             assert lines[pipeline.line(path) - 1] == text
 
@@ -156,7 +159,8 @@ class TestInheritedSettings:
 
     def test_a_chain_of_sweeps(self, read):
         pipeline = read(
-            FINAL + "tune2: {kind: sweep, over: final, trials: 2, space: {batch_size: {choice: [7]}}}\n"
+            FINAL
+            + "tune2: {kind: sweep, over: final, trials: 2, space: {batch_size: {choice: [7]}}}\n"
             "last: {kind: train, settings: tune2, optimizer: {clip: 1.0}}\n"
         )
         last = pipeline.train_settings("last", winners={"tune": WINNER, "tune2": {"batch_size": 7}})
@@ -175,7 +179,11 @@ class TestInheritedSettings:
               optimizer: {type: sgd, momentum: 0.9}
               model: {prior: {type: vamp, components: 10}}
             lower: {kind: train, settings: base, optimizer: {lr: 0.5}}
-            other: {kind: train, settings: base, optimizer: {type: adam}, model: {prior: {type: mixture}}}
+            other:
+              kind: train
+              settings: base
+              optimizer: {type: adam}
+              model: {prior: {type: mixture}}
             """).stages
         assert stage["lower"].optimizer.model_dump()["momentum"] == 0.9
         assert stage["lower"].optimizer.lr == 0.5
@@ -224,9 +232,13 @@ class TestSet:
         assert read(sets=["fit.optimizer.lr=1e-2"]).stages["fit"].optimizer.lr == 0.01
 
     def test_values_are_yaml(self, read):
-        model = read(
-            sets=["fit.model.prior={type: vamp, components: 7}", "fit.model.encoder.hidden.0=3"]
-        ).stages["fit"].model
+        model = (
+            read(
+                sets=["fit.model.prior={type: vamp, components: 7}", "fit.model.encoder.hidden.0=3"]
+            )
+            .stages["fit"]
+            .model
+        )
         assert model.prior.part("priors").options["components"] == 7
         assert model.encoder.part("networks").options["hidden"] == [3]
 
@@ -246,7 +258,8 @@ class TestSet:
         assert tune.space["model.prior"]["choice"][1]["components"] == 99
 
     def test_what_an_alias_shares_elsewhere_stays(self, read):
-        text = "a: {kind: train, settings: fit, model: {encoder: &e {type: mlp, hidden: [1]}, decoder: *e}}"
+        model = "{encoder: &e {type: mlp, hidden: [1]}, decoder: *e}"
+        text = f"a: {{kind: train, settings: fit, model: {model}}}"
         model = read(text, ["a.model.encoder.hidden=[2]"]).stages["a"].model
         assert model.encoder.part("networks").options["hidden"] == [2]
         assert model.decoder.part("networks").options["hidden"] == [1]
@@ -257,7 +270,11 @@ class TestSet:
             ("fit.epochs", "fit.epochs", "expected a.b=value, got 'fit.epochs'"),
             ("=3", "", "expected a.b=value, got '=3'"),
             ("fit..epochs=3", "fit..epochs", "expected a.b=value, got 'fit..epochs=3'"),
-            ("stages.fti.epochs=3", "stages.fti.epochs", "unknown stage 'fti'. Did you mean 'fit'?"),
+            (
+                "stages.fti.epochs=3",
+                "stages.fti.epochs",
+                "unknown stage 'fti'. Did you mean 'fit'?",
+            ),
             ("fit.epochs=ten", "stages.fit.epochs", "expected an integer, got 'ten'"),
             ("fit.epcohs=3", "stages.fit.epcohs", "unknown field 'epcohs'. Did you mean 'epochs'?"),
             ("fit.epochs.of=3", "fit.epochs.of", "there is no 'of' in 3"),
@@ -271,7 +288,10 @@ class TestSet:
     def test_they_come_after_those_of_the_file(self, read):
         with pytest.raises(ConfigError) as caught:
             read("bad: {kind: dta}", ["fit.epochs=0"])
-        assert str(caught.value).splitlines()[1] == "--set: stages.fit.epochs: must be at least 1, got 0"
+        assert (
+            str(caught.value).splitlines()[1]
+            == "--set: stages.fit.epochs: must be at least 1, got 0"
+        )
 
     def test_it_can_put_a_mistake_right(self, read):
         text = "bad: {kind: train, settings: fit, epochs: ten}"

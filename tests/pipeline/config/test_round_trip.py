@@ -108,7 +108,10 @@ def pipelines(draw):
     )
     beside = draw(st.fixed_dictionaries({}, optional={"epochs": counts, "optimizer": optimizers}))
     stages = {
-        data: {"kind": "data", "dataset": draw(st.sampled_from([{"type": "digits"}, {"type": "mnist"}]))},
+        data: {
+            "kind": "data",
+            "dataset": draw(st.sampled_from([{"type": "digits"}, {"type": "mnist"}])),
+        },
         fit: draw(train(data)),
         tune: draw(sweep(fit)),
         final: {"kind": "train", "settings": tune, **beside},

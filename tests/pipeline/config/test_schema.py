@@ -68,7 +68,10 @@ def test_inherited_settings_need_not_be_repeated(validator, small):
 
 
 def test_components_are_described(validator):
-    parts = {part["properties"]["type"]["const"]: part for part in validator.schema["$defs"]["priors"]["oneOf"]}
+    parts = {
+        part["properties"]["type"]["const"]: part
+        for part in validator.schema["$defs"]["priors"]["oneOf"]
+    }
     assert "VampPrior" not in parts
     assert parts["vamp"]["description"]
     assert parts["vamp"]["properties"]["components"]["minimum"] == 1

@@ -21,7 +21,9 @@ CONDITIONAL = {
             {"type": "mixture", "components": {"int_uniform": [5, 7]}},
         ]
     },
-    "objective": {"choice": [{"type": "elbo"}, {"type": "iwae", "k": 5}, {"type": "iwae", "k": 50}]},
+    "objective": {
+        "choice": [{"type": "elbo"}, {"type": "iwae", "k": 5}, {"type": "iwae", "k": 50}]
+    },
     "model.encoder.hidden": [{"choice": [32, 64]}, 16],
 }
 FINITE = 6 * 3 * 2
@@ -46,7 +48,9 @@ plain = st.one_of(st.integers(-3, 3), st.sampled_from(["adam", "sgd"]), st.none(
 def nested(inner):
     words = st.sampled_from(["choice", "grid"])
     return st.one_of(
-        st.tuples(words, st.lists(inner, min_size=1, max_size=3)).map(lambda pair: {pair[0]: pair[1]}),
+        st.tuples(words, st.lists(inner, min_size=1, max_size=3)).map(
+            lambda pair: {pair[0]: pair[1]}
+        ),
         st.dictionaries(st.sampled_from(["type", "k", "of"]), inner, max_size=3),
         st.lists(inner, max_size=2),
     )
@@ -216,7 +220,9 @@ class TestRandom:
     def test_a_nested_search_is_drawn_only_where_it_applies(self):
         for each in proposals(search.make_proposer(sweep(CONDITIONAL, trials=40), 3), 40):
             prior = each["model.prior"]
-            assert set(prior) == ({"type"} if prior["type"] == "standard_normal" else {"type", "components"})
+            assert set(prior) == (
+                {"type"} if prior["type"] == "standard_normal" else {"type", "components"}
+            )
 
 
 class TestGrid:

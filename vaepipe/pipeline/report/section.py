@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from vaepipe.training.bundle import Bundle
 
-Kind = Literal["data", "train", "sweep", "evaluate", "encode", "register"]
+Kind = Literal["data", "train", "sweep", "evaluate", "encode", "report", "register"]
 
 
 @dataclass(frozen=True, slots=True)

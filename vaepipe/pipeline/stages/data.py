@@ -15,10 +15,11 @@ from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import DataStage
 from vaepipe.registry import PartSpec
 
 
-def run(step: Step, env: Environment, folder: Path) -> dict[str, Any]:
+def run(step: Step[DataStage], env: Environment, folder: Path) -> dict[str, Any]:
     """Write every split; the manifest's content."""
     part = step.settings.dataset.part("datasets")
     return write(part, folder)

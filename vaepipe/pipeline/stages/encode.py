@@ -14,6 +14,7 @@ from vaepipe.errors import UserError, did_you_mean
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import EncodeStage
 from vaepipe.pipeline.stages.evaluate import follow
 from vaepipe.pipeline.stages.train import data_ref
 from vaepipe.tracking.base import Record
@@ -41,7 +42,7 @@ class Encoding:
     output: Path
 
 
-def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Encode the splits; the manifest's content."""
     settings = step.settings
     source = of_artifact(data_ref(env, settings.data), settings.splits)

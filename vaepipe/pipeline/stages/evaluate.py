@@ -22,6 +22,7 @@ from vaepipe.journal import Journal
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import EvaluateStage
 from vaepipe.pipeline.stages.train import data_ref
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.tracking.base import Record
@@ -51,7 +52,9 @@ class Evaluation:
     output: Path
 
 
-def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+def run(
+    step: Step[EvaluateStage], env: Environment, folder: Path, record: Record
+) -> dict[str, Any]:
     """Score the splits; the manifest's content."""
     settings = step.settings
     job = Evaluation(

@@ -8,9 +8,10 @@ from typing import Any
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import RegisterStage
 
 
-def run(step: Step, env: Environment, folder: Path) -> dict[str, Any]:
+def run(step: Step[RegisterStage], env: Environment, folder: Path) -> dict[str, Any]:
     """Check the requirements and register; the manifest's content."""
     settings = step.settings
     for name, bounds in settings.requires.items():

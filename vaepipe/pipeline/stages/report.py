@@ -9,6 +9,7 @@ from vaepipe.data import shards
 from vaepipe.pipeline import report
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.settings import ReportStage
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 
@@ -16,7 +17,7 @@ EXAMPLES = 2000
 """Examples behind a scatter or a sheet of reconstructions."""
 
 
-def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+def run(step: Step[ReportStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Draw the page; the manifest's content."""
     sections = [section(env, name) for name in step.settings.of]
     page = report.build(folder, sections, title=env.pipeline.name)
@@ -30,7 +31,8 @@ def section(env: Environment, name: str) -> report.Section:
     """A stage as the report sees it: its artifact, and its model with some examples."""
     stage, manifest = env.pipeline.stages[name], env.manifests[name]
     model = bundle.load(env.model(name)) if stage.kind in ("train", "sweep") else None
-    data = sample_of(env.folder(_data_stage(env, name))) if model else None
+    source = name if stage.kind == "data" else _data_stage(env, name) if model else None
+    data = sample_of(env.folder(source)) if source else None
     return report.Section(
         kind=stage.kind,
         name=name,

@@ -20,15 +20,22 @@ from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.metrics import direction
 from vaepipe.pipeline.plan import Step, child_seed
 from vaepipe.pipeline.rehearsal import rehearse
+from vaepipe.pipeline.settings import SweepStage
 from vaepipe.pipeline.stages import train
 from vaepipe.pipeline.watch import TOLD, Watcher
 from vaepipe.tracking.base import Record
 
 
-def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+def run(step: Step[SweepStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Run the trials that are not done, rank all; the manifest's content."""
     trials = Trials(step, env, folder)
     record.params(step.settings.model_dump(mode="json"))
+    env.screen.expect(
+        step.name,
+        trials=trials.count,
+        metric=step.settings.metric,
+        mode=direction(step.settings.metric),
+    )
     with env.watch(step, folder, record) as watcher:
         env.compute.sweep(trials.task())
         rows = trials.collect()
@@ -42,7 +49,7 @@ def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str,
 class Trials:
     """The trials of one sweep: proposes the missing ones and keeps what became of each."""
 
-    step: Step
+    step: Step[SweepStage]
     env: Environment
     folder: Path
     invalid: dict[int, str] = field(default_factory=dict)
@@ -174,7 +181,7 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     shards.write_table(path, pa.table(columns))
 
 
-def _best(step: Step, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _best(step: Step[SweepStage], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The winner among the trials that have a model."""
     metric, mode = step.settings.metric, direction(step.settings.metric)
     scored = [r for r in rows if r["model"] and r.get(metric) is not None]
@@ -198,7 +205,7 @@ def _best(step: Step, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _publish(
-    step: Step,
+    step: Step[SweepStage],
     env: Environment,
     folder: Path,
     record: Record,

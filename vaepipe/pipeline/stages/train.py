@@ -18,7 +18,7 @@ from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
 
 
-def run(step: Step, env: Environment, folder: Path, record: Record) -> dict[str, Any]:
+def run(step: Step[TrainStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Fit, log the model; the manifest's content."""
     settings = env.pipeline.train_settings(step.name, winners=winners(step, env))
     task = make_task(step, env, settings, folder)

@@ -1,0 +1,170 @@
+"""Small fits on the embedded digits, and components that fail on purpose.
+
+The folder of this file is on the path of the tests' worker processes as well.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from vaepipe import files, registry
+from vaepipe.compute.base import DataRef, ModelSpec, SweepTask, TrainTask
+from vaepipe.core import DataSpec, JointObjective
+from vaepipe.data import shards
+from vaepipe.objectives.elbo import ELBO
+from vaepipe.registry import PartSpec
+
+part = registry.part
+
+
+def digits(folder, splits=("train", "val", "test")):
+    """A data artifact of the 8 x 8 digits."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = part("datasets", "digits")
+    source = dataset.build()
+    written = {}
+    for split in splits:
+        entries = shards.write_split(folder / split, source.examples(split))
+        written[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
+    spec = DataSpec(source.spec.shape, source.spec.support, written["train"]["rows"]).to_dict()
+    files.write_json(folder / "manifest.json", {"spec": spec, "splits": written})
+    return DataRef(str(folder), dataset, spec, "digest")
+
+
+def model_spec(hidden=16, prior="standard_normal", latent=2):
+    network = {"hidden": [hidden]}
+    return ModelSpec(
+        (latent,),
+        part("networks", "mlp", network),
+        part("families", "diagonal_normal"),
+        part("priors", prior),
+        part("networks", "mlp", network),
+        part("likelihoods", "bernoulli"),
+    )
+
+
+def fit_task(data, output, **changes):
+    settings = {
+        "name": "fit",
+        "output": str(output),
+        "data": data,
+        "model": model_spec(),
+        "objective": part("objectives", "elbo"),
+        "optimizer": {"type": "adam", "lr": 3e-3},
+        "batch_size": 128,
+        "epochs": 3,
+        "seed": 11,
+        "fingerprint": "a",
+        "validation": {"examples": 60, "k": 4, "every": 1},
+    }
+    return TrainTask(**{**settings, **changes})
+
+
+def sweep_task(data, folder, changes, scheduler=None, **options):
+    """A sweep whose trial i is `fit_task(**changes[i])`, and the list of what it observed."""
+    seen = []
+
+    def propose(index):
+        if changes[index] is None:
+            return None
+        output = Path(folder) / "trials" / f"{index:05d}"
+        settings = {"name": f"sweep/{index:05d}", "fingerprint": f"trial-{index}"}
+        return fit_task(data, output, **{**settings, **changes[index]})
+
+    task = SweepTask(
+        name="sweep",
+        output=str(folder),
+        indices=list(range(len(changes))),
+        propose=propose,
+        observe=lambda index, value: seen.append((index, value)),
+        metric="val/log_evidence",
+        mode="max",
+        scheduler=scheduler or {"type": "none"},
+        **options,
+    )
+    return task, seen
+
+
+def own(name, **options):
+    """A component of this file; no distribution declares it."""
+    return PartSpec("objectives", name, f"fits:{name}", "vaepipe", "0", options)
+
+
+class Mortal(JointObjective):
+    """The ELBO, in a process that is killed at a step: once, or every time without a marker."""
+
+    needs = ELBO.needs
+
+    def __init__(self, *, step: int, marker: str = "", rank: int = 0):
+        super().__init__()
+        self.elbo, self.step, self.marker, self.rank = ELBO(), step, marker, rank
+
+    def estimate(self, model, x, ctx):
+        mine = int(os.environ.get("RANK", 0)) == self.rank
+        if ctx.step == self.step and mine and not (self.marker and Path(self.marker).exists()):
+            if self.marker:
+                Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.elbo.estimate(model, x, ctx)
+
+
+class Diverging(JointObjective):
+    """The ELBO, whose `log_lik` is not finite from a step on."""
+
+    needs = ELBO.needs
+
+    def __init__(self, *, step: int):
+        super().__init__()
+        self.elbo, self.step = ELBO(), step
+
+    def estimate(self, model, x, ctx):
+        bound, surrogate, terms = self.elbo.estimate(model, x, ctx)
+        if ctx.step >= self.step:
+            terms = {**terms, "log_lik": terms["log_lik"] * torch.nan}
+        return bound, surrogate, terms
+
+
+class Broken(JointObjective):
+    """An objective with a mistake in it."""
+
+    needs = ELBO.needs
+
+    def estimate(self, model, x, ctx):
+        raise KeyError("a mistake")
+
+
+class Square:
+    """Work whose units are numbers."""
+
+    def __init__(self, common):
+        self.common = common
+
+    def __call__(self, unit):
+        return {"x": unit["x"], "y": unit["x"] ** 2 + self.common["add"], "pid": os.getpid()}
+
+
+class Killer(Square):
+    """Work that kills its worker at some units, as often as is asked."""
+
+    def __call__(self, unit):
+        deaths = unit.get("deaths", 0)
+        tally = Path(self.common["folder"]) / str(unit["x"])
+        died = len(tally.read_text()) if tally.exists() else 0
+        if died < deaths:
+            tally.write_text("x" * (died + 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(unit)
+
+
+class Refuses(Square):
+    """Work with a unit that is refused."""
+
+    def __call__(self, unit):
+        from vaepipe.errors import DataError
+
+        if unit["x"] == 3:
+            raise DataError("row group 3 cannot be read")
+        return super().__call__(unit)
