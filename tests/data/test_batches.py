@@ -57,8 +57,9 @@ def test_epochs_and_seeds_differ_and_repeat(split):
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_the_batches_of_one_worker(split, world):
     alone = epoch(batches.Batches(split, 60, seed=5))
-    ranks = [epoch(batches.Batches(split, 60, seed=5, rank=r, world_size=world))
-             for r in range(world)]
+    ranks = [
+        epoch(batches.Batches(split, 60, seed=5, rank=r, world_size=world)) for r in range(world)
+    ]
     assert len({len(r) for r in ranks}) == 1
     for step, (ids, _) in enumerate(alone):
         together = torch.cat([r[step][0] for r in ranks])
@@ -73,7 +74,9 @@ def test_a_split_smaller_than_the_batch_is_one_batch(split):
 
 
 def test_fewer_rows_than_workers_is_an_error(tmp_path):
-    entries = shards.write_split(tmp_path / "t", [schema.record(np.arange(2), np.ones((2, 1), "f"))])
+    entries = shards.write_split(
+        tmp_path / "t", [schema.record(np.arange(2), np.ones((2, 1), "f"))]
+    )
     small = shards.Split(tmp_path / "t", (entries[0]["name"],))
     with pytest.raises(DataError, match="too few for 3 workers"):
         batches.Batches(small, 8, seed=0, world_size=3)

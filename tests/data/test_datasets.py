@@ -37,8 +37,10 @@ def test_the_artifact_of_digits_is_portable_parquet_with_the_shape_in_the_field(
 
 def test_splits_of_digits_share_no_id_and_leave_none_out(tmp_path):
     write(registry.part("datasets", "digits"), tmp_path / "a")
-    ids = [shards.open_split(tmp_path / "a", s).head(9999)["id"].to_pylist()
-           for s in ("train", "val", "test")]
+    ids = [
+        shards.open_split(tmp_path / "a", s).head(9999)["id"].to_pylist()
+        for s in ("train", "val", "test")
+    ]
     assert sorted(sum(ids, [])) == list(range(1797))
 
 
@@ -78,8 +80,12 @@ def test_the_frozen_draw_of_a_row_does_not_depend_on_its_neighbours():
 
 @pytest.mark.parametrize(
     ("binarize", "support"),
-    [("dynamic", "boolean"), ("static", "boolean"), ("threshold", "boolean"),
-     ("none", "unit_interval")],
+    [
+        ("dynamic", "boolean"),
+        ("static", "boolean"),
+        ("threshold", "boolean"),
+        ("none", "unit_interval"),
+    ],
 )
 def test_the_view_lies_in_the_support_it_declares(binarize, support, tmp_path):
     part = registry.part("datasets", "digits", {"binarize": binarize})
@@ -129,11 +135,14 @@ COLUMNS = {
     "fixed": lambda v: pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), v.shape[1]),
     "variable": lambda v: pa.array(v.tolist()),
     "half": lambda v: pa.FixedSizeListArray.from_arrays(
-        pa.array(v.ravel().astype(np.float16)), v.shape[1]),
+        pa.array(v.ravel().astype(np.float16)), v.shape[1]
+    ),
     "double": lambda v: pa.FixedSizeListArray.from_arrays(
-        pa.array(v.ravel().astype(np.float64)), v.shape[1]),
+        pa.array(v.ravel().astype(np.float64)), v.shape[1]
+    ),
     "tensor": lambda v: pa.FixedShapeTensorArray.from_numpy_ndarray(
-        np.ascontiguousarray(v.reshape(-1, 2, 2))),
+        np.ascontiguousarray(v.reshape(-1, 2, 2))
+    ),
 }
 
 
@@ -192,8 +201,9 @@ def test_bytes_in_the_unit_interval_are_divided_by_255(tmp_path):
     (batch,) = dataset.examples("all")
     x = torch.tensor(np.array(batch.column("x").to_pylist(), np.uint8))
     expected = torch.tensor([[0.0, 0.2], [1.0, 0.4]])
-    assert torch.allclose(dataset.tensor(x, lambda: row_uniform(0, torch.arange(2), (2,))).float(),
-                          expected)
+    assert torch.allclose(
+        dataset.tensor(x, lambda: row_uniform(0, torch.arange(2), (2,))).float(), expected
+    )
 
 
 def test_a_specification_survives_json():

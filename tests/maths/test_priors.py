@@ -4,16 +4,22 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    Laplace,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from vaepipe import registry
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, StepContext
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, Mixture, StepContext
 from vaepipe.families.normal import DiagonalNormal, FullNormal
 from vaepipe.networks.mlp import MLP
 from vaepipe.objectives.elbo import ELBO, SampledELBO
 from vaepipe.priors.mixture import MixturePrior
 from vaepipe.priors.normal import StandardNormal
-from vaepipe.priors.normal_mixture import NormalMixture
 from vaepipe.priors.vamp import VampPrior
 from vaepipe.testing import PPCA, grid
 from vaepipe.testing.contracts.base import shaken
@@ -96,7 +102,8 @@ def test_a_mixture_weighs_its_parts():
     with torch.no_grad():
         mixture.logits.copy_(torch.tensor([0.25, 0.75]).log())
         mixture.loc.copy_(torch.tensor([[-3.0], [3.0]]))
-    parts = Normal(torch.tensor([-3.0, 3.0]), 1.0)
+        mixture.log_scale.fill_(math.log(0.5))
+    parts = Normal(torch.tensor([-3.0, 3.0]), 0.5)
     z = torch.linspace(-5, 5, 11).unsqueeze(-1)
     expected = (parts.log_prob(z).exp() @ torch.tensor([0.25, 0.75])).log()
     assert torch.allclose(mixture(None).z.log_prob(z), expected)
@@ -122,34 +129,40 @@ def test_the_standard_normal_is_standard():
     assert torch.allclose(p.log_prob(z), expected)
 
 
-def test_the_fast_mixture_of_normals_is_torchs_in_value_and_gradient(monkeypatch):
-    """Block by block: here three rows at a time."""
-    monkeypatch.setattr("vaepipe.priors.normal_mixture._BLOCK", 3 * 5 * 6)
+def normals(loc, raw):
+    return Independent(Normal(loc, raw.exp()), 2)
+
+
+def full_normals(loc, raw):
+    below = raw.flatten(1).unsqueeze(-1) * raw.flatten(1).unsqueeze(-2)
+    scale_tril = below.tril(-1) + torch.diag_embed(raw.flatten(1).exp())
+    return MultivariateNormal(loc.flatten(1), scale_tril=scale_tril)
+
+
+def laplaces(loc, raw):
+    return Independent(Laplace(loc, raw.exp()), 2)
+
+
+@pytest.mark.parametrize("parts", [normals, full_normals, laplaces])
+def test_a_mixture_is_torchs_in_value_and_gradient(parts):
+    """Matrix products or not."""
     logits, loc, raw = torch.randn(5), torch.randn(5, 2, 3), torch.randn(5, 2, 3)
-    z = torch.randn(4, 7, 2, 3)
+    z = torch.randn(4, 7, *parts(loc, raw).event_shape)
     results = []
-    for make in (fast_mixture, torch_mixture):
+    for kind in (Mixture, MixtureSameFamily):
         leaves = [v.clone().requires_grad_() for v in (logits, loc, raw, z)]
-        p = make(leaves[0], leaves[1], leaves[2].exp())
+        p = kind(Categorical(logits=leaves[0]), parts(leaves[1], leaves[2]))
         log_prob = p.log_prob(leaves[3])
         weighted = log_prob * torch.linspace(-1, 2, 28).reshape(4, 7)
         results.append([log_prob, p.mean, p.variance, *torch.autograd.grad(weighted.sum(), leaves)])
     assert all(torch.allclose(a, b) for a, b in zip(*results, strict=True))
 
 
-def fast_mixture(logits, loc, scale):
-    return NormalMixture(logits, loc, scale)
-
-
-def torch_mixture(logits, loc, scale):
-    return MixtureSameFamily(Categorical(logits=logits), Independent(Normal(loc, scale), 2))
-
-
 def test_narrow_parts_far_from_the_origin_lose_no_digits():
-    """|z|^2 / s^2 is 10^8 here; in single precision the density is still right to 10^-3."""
-    loc = 100 + torch.randn(5, 3)
-    p = NormalMixture(torch.zeros(5), loc, torch.full((5, 3), 0.01))
-    z = p.sample((50,)).float().double()
-    single = NormalMixture(torch.zeros(5), loc.float(), torch.full((5, 3), 0.01))
-    rounded = NormalMixture(torch.zeros(5), loc.float().double(), p.scale)
-    assert (single.log_prob(z.float()) - rounded.log_prob(z)).abs().max() < 1e-3
+    """z^2 / s^2 is 10^8 here; in single precision the density is still right to 10^-3."""
+    loc, scale = (100 + torch.randn(5, 3)).float(), torch.full((5, 3), 0.01).float()
+    weights = Categorical(logits=torch.zeros(5))
+    exact = MixtureSameFamily(weights, Independent(Normal(loc.double(), scale.double()), 1))
+    single = Mixture(weights, Independent(Normal(loc, scale), 1))
+    z = exact.sample((50,)).float()
+    assert (single.log_prob(z) - exact.log_prob(z.double())).abs().max() < 1e-3

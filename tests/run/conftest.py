@@ -69,7 +69,9 @@ class Place:
         self.file.write_text(yaml.safe_dump(data, sort_keys=False))
 
     def environment(self, **more) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY_", "VAEPIPE"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY_", "VAEPIPE"))
+        }
         return {**kept, "OMP_NUM_THREADS": "1", "VAEPIPE_WORKSPACE": str(self.workspace), **more}
 
     def start(self, *args, **env) -> subprocess.Popen:

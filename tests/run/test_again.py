@@ -32,8 +32,14 @@ def wait_for(path, process, seconds=120):
 
 
 @pytest.mark.parametrize(
-    "moment", ["digits/started.json", "fit/journal.jsonl", "tune/trials/00001/journal.jsonl",
-               "score/parts", "codes/_plan.json"],
+    "moment",
+    [
+        "digits/started.json",
+        "fit/journal.jsonl",
+        "tune/trials/00001/journal.jsonl",
+        "score/parts",
+        "codes/_plan.json",
+    ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(place, finished, moment):
     process = place.start("run", place.file)
@@ -41,8 +47,10 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(place, finished, moment):
     place.kill(process)
     code, _, err = place.run()
     assert code == 0, err
-    assert bytes_of(place, "digits", "fit", "final").keys() == bytes_of(
-        finished, "digits", "fit", "final").keys()
+    assert (
+        bytes_of(place, "digits", "fit", "final").keys()
+        == bytes_of(finished, "digits", "fit", "final").keys()
+    )
     assert weights(place) == weights(finished)
     latents = pq.read_table(next((place.home / "codes").glob("part-00000*")))
     assert latents["mean"].equals(
@@ -97,9 +105,14 @@ def test_changed_settings_run_what_depends_on_them_and_keep_the_old(place):
 
 def test_a_sweep_is_extended_by_more_trials(place):
     place.edit(
-        tune={"search": {"type": "random"}, "trials": 2,
-              "space": {"optimizer.lr": {"log_uniform": [1e-3, 1e-2]}}},
-        final=None, score=None, codes=None,
+        tune={
+            "search": {"type": "random"},
+            "trials": 2,
+            "space": {"optimizer.lr": {"log_uniform": [1e-3, 1e-2]}},
+        },
+        final=None,
+        score=None,
+        codes=None,
     )
     assert place.run()[0] == 0
     kept = bytes_of(place, "tune/trials")
@@ -115,7 +128,8 @@ def test_a_sweep_is_extended_by_more_trials(place):
 def test_a_failing_trial_is_counted_and_the_rest_goes_on(place):
     place.edit(
         tune={"space": {"optimizer.lr": {"grid": [5e-3, 1e30]}}},
-        score=None, codes=None,
+        score=None,
+        codes=None,
     )
     code, _, err = place.run()
     assert code == 3, err
@@ -158,8 +172,12 @@ def test_missing_mnist_without_a_network_is_exit_2_and_nothing_is_written(place,
     code, _, err = place.run(VAEPIPE_DATA=str(tmp_path / "none"), **blocked)
     assert code == 2
     assert str(tmp_path / "none" / "MNIST" / "raw") in err
-    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-                 "t10k-labels-idx1-ubyte"):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
         assert name in err
     assert "digits" in err and "Traceback" not in err
     assert not place.workspace.exists()
@@ -205,7 +223,11 @@ def test_help_and_listing_import_no_heavy_library(place):
 
     for args in (["--help"], ["plugins", "list"], ["run", "--help"], ["--version"], ["runs"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *args], capture_output=True, text=True,
-            cwd=place.folder, env=place.environment(), check=False,
+            [sys.executable, "-c", code, *args],
+            capture_output=True,
+            text=True,
+            cwd=place.folder,
+            env=place.environment(),
+            check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -22,7 +22,14 @@ def test_every_stage_is_done_and_listed_with_its_artifact(finished):
     assert list(stages) != [] and {s["status"] for s in stages.values()} == {"done"}
     assert {"digits", "fit", "tune", "final", "score", "codes", "page", "publish"} == set(stages)
     for name, entry in stages.items():
-        assert set(entry) >= {"kind", "status", "fingerprint", "artifact", "mlflow_run_id", "seconds"}
+        assert set(entry) >= {
+            "kind",
+            "status",
+            "fingerprint",
+            "artifact",
+            "mlflow_run_id",
+            "seconds",
+        }
         assert entry["artifact"] == (finished.home / name).as_uri()
         assert finished.manifest(name)["fingerprint"] == entry["fingerprint"]
 
@@ -40,15 +47,34 @@ def test_other_libraries_are_not_heard(finished):
 
 def test_per_example_has_every_row_once_and_agrees_with_the_summary(finished):
     rows = table(finished, "score", "per_example.parquet").to_pandas()
-    expected = {"id", "split", "label", "elbo", "log_lik", "rate", "log_evidence",
-                "log_evidence_se", "ess"}
+    expected = {
+        "id",
+        "split",
+        "label",
+        "elbo",
+        "log_lik",
+        "rate",
+        "log_evidence",
+        "log_evidence_se",
+        "ess",
+    }
     assert expected <= set(rows.columns)
     counts = {k: v["rows"] for k, v in finished.manifest("digits")["splits"].items()}
     assert rows.groupby("split").size().to_dict() == {k: counts[k] for k in ("val", "test")}
     assert rows["id"].is_unique
     summary = table(finished, "score", "summary.parquet").to_pandas()
-    assert {"model", "split", "metric", "value", "se", "n", "unit", "direction", "estimator",
-            "k"} <= set(summary.columns)
+    assert {
+        "model",
+        "split",
+        "metric",
+        "value",
+        "se",
+        "n",
+        "unit",
+        "direction",
+        "estimator",
+        "k",
+    } <= set(summary.columns)
     for metric in ("elbo", "log_lik", "rate", "log_evidence"):
         for split in ("val", "test"):
             line = summary[(summary.metric == metric) & (summary.split == split)].iloc[0]
@@ -80,8 +106,12 @@ def test_latents_have_every_row_once_in_portable_types(finished):
     metadata = tables[0].schema.metadata
     assert metadata[b"vaepipe.model_digest"].decode() == manifest["model_digest"]
     assert metadata[b"vaepipe.latent_shape"] == b"[2]"
-    assert {b"vaepipe.version", b"vaepipe.model_uri", b"vaepipe.config_hash",
-            b"vaepipe.input_digest"} <= set(metadata)
+    assert {
+        b"vaepipe.version",
+        b"vaepipe.model_uri",
+        b"vaepipe.config_hash",
+        b"vaepipe.input_digest",
+    } <= set(metadata)
     assert not list(folder.glob(".tmp-*"))
 
 
@@ -108,8 +138,17 @@ def test_other_readers_see_the_same_rows(finished, stage):
 
 def test_trials_are_a_table_and_the_best_has_the_largest_evidence(finished):
     trials = table(finished, "tune", "trials.parquet").to_pandas()
-    assert {"trial", "status", "error", "setting.objective", "val/log_evidence", "epochs",
-            "seconds", "mlflow_run_id", "model"} <= set(trials.columns)
+    assert {
+        "trial",
+        "status",
+        "error",
+        "setting.objective",
+        "val/log_evidence",
+        "epochs",
+        "seconds",
+        "mlflow_run_id",
+        "model",
+    } <= set(trials.columns)
     assert json.loads(trials["setting.objective"][1]) == {"type": "iwae", "k": 3}
     best = json.loads((finished.home / "tune" / "best.json").read_text())
     assert best["value"] == trials["val/log_evidence"].max()
@@ -168,8 +207,9 @@ def test_mlflow_has_parent_children_datasets_model_and_alias(finished):
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id])
     stages = finished.stages()
-    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId")
-                == stages["tune"]["mlflow_run_id"]]
+    children = [
+        r for r in runs if r.data.tags.get("mlflow.parentRunId") == stages["tune"]["mlflow_run_id"]
+    ]
     assert len(children) == 2
     for child in children:
         assert child.info.status == "FINISHED"
@@ -186,8 +226,16 @@ def test_mlflow_has_parent_children_datasets_model_and_alias(finished):
 def test_a_registered_model_encodes_and_evaluates_from_the_command_line(finished, tmp_path):
     out_dir = tmp_path / "codes"
     code, out, err = finished.vaepipe(
-        "encode", "--model", "models:/small-vae@challenger", "--input", finished.home / "digits",
-        "--output", out_dir, "--with", "elbo,sample:2", "--json",
+        "encode",
+        "--model",
+        "models:/small-vae@challenger",
+        "--input",
+        finished.home / "digits",
+        "--output",
+        out_dir,
+        "--with",
+        "elbo,sample:2",
+        "--json",
     )
     assert code == 0, err
     assert json.loads(out)["rows"] == 1797
@@ -195,8 +243,18 @@ def test_a_registered_model_encodes_and_evaluates_from_the_command_line(finished
     theirs = pq.read_table(next((finished.home / "codes").glob("part-00000*.parquet")))
     assert mine["mean"].equals(theirs["mean"])
     code, out, err = finished.vaepipe(
-        "evaluate", "--model", finished.home / "final", "--data", finished.home / "digits",
-        "--split", "test", "--k", 20, "--output", tmp_path / "scores", "--json",
+        "evaluate",
+        "--model",
+        finished.home / "final",
+        "--data",
+        finished.home / "digits",
+        "--split",
+        "test",
+        "--k",
+        20,
+        "--output",
+        tmp_path / "scores",
+        "--json",
     )
     assert code == 0, err
     known = finished.manifest("score")["metrics"]["test/rate"]
@@ -208,8 +266,17 @@ def test_a_plain_parquet_file_is_encoded_by_row_number(finished, tmp_path):
     plain = pa.table({"pixels": source["x"].cast(pa.list_(pa.uint8())), "name": source["label"]})
     pq.write_table(plain, tmp_path / "in.parquet", row_group_size=50)
     code, _, err = finished.vaepipe(
-        "encode", "--model", finished.home / "final", "--input", tmp_path / "in.parquet",
-        "--column", "pixels", "--output", tmp_path / "out", "--rows-per-file", 100,
+        "encode",
+        "--model",
+        finished.home / "final",
+        "--input",
+        tmp_path / "in.parquet",
+        "--column",
+        "pixels",
+        "--output",
+        tmp_path / "out",
+        "--rows-per-file",
+        100,
     )
     assert code == 0, err
     parts = sorted((tmp_path / "out").glob("part-*.parquet"))

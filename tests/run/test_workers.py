@@ -13,16 +13,42 @@ def test_one_two_and_three_workers_agree_to_the_last_bit(finished, tmp_path):
     tables, parts = {}, {}
     for workers in (1, 2, 3):
         code, _, err = finished.vaepipe(
-            "evaluate", "--model", model, "--data", data, "--split", "train", "--split", "test",
-            "--k", 30, "--workers", workers, "--output", tmp_path / f"scores-{workers}",
+            "evaluate",
+            "--model",
+            model,
+            "--data",
+            data,
+            "--split",
+            "train",
+            "--split",
+            "test",
+            "--k",
+            30,
+            "--workers",
+            workers,
+            "--output",
+            tmp_path / f"scores-{workers}",
         )
         assert code == 0, err
         folder = tmp_path / f"scores-{workers}"
-        tables[workers] = [pq.read_table(folder / f"{name}.parquet")
-                           for name in ("per_example", "per_dimension", "summary")]
+        tables[workers] = [
+            pq.read_table(folder / f"{name}.parquet")
+            for name in ("per_example", "per_dimension", "summary")
+        ]
         code, _, err = finished.vaepipe(
-            "encode", "--model", model, "--input", data, "--rows-per-file", 300, "--workers",
-            workers, "--with", "elbo,sample:1", "--output", tmp_path / f"codes-{workers}",
+            "encode",
+            "--model",
+            model,
+            "--input",
+            data,
+            "--rows-per-file",
+            300,
+            "--workers",
+            workers,
+            "--with",
+            "elbo,sample:1",
+            "--output",
+            tmp_path / f"codes-{workers}",
         )
         assert code == 0, err
         manifest = json.loads((tmp_path / f"codes-{workers}" / "_manifest.json").read_text())

@@ -1,5 +1,7 @@
 """Optimisers and schedules."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -53,7 +55,7 @@ def test_schedules_start_at_the_learning_rate_and_never_rise(name):
     rate = optim.schedule({"lr": 0.3, "schedule": name}, 50)
     rates = [rate(step) for step in range(51)]
     assert rates[0] == pytest.approx(0.3)
-    assert all(a >= b >= 0 for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a >= b >= 0 for a, b in pairwise(rates))
 
 
 def test_exponential_decay_ends_at_one_hundredth():

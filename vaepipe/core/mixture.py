@@ -9,7 +9,6 @@ from typing import final
 import torch
 from torch import Tensor
 from torch.distributions import (
-    Categorical,
     Distribution,
     Independent,
     MixtureSameFamily,
@@ -20,22 +19,23 @@ from torch.distributions import (
 
 @final
 class Mixture(MixtureSameFamily):
-    r"""sum_k w_k p_k(z), with the density of every component from one matrix product.
+    """p(z) = sum_k w_k p_k(z), the densities of all components from a few matrix products.
 
-    .. math:: \log p(z) = \log \sum_k \exp(\log w_k + \log p_k(z))
+        log p(z) = log sum_k exp(log w_k + log p_k(z))
+
+    The same numbers as `MixtureSameFamily`, without its tensors of shape `[*batch, K, *event]`
+    where `log_prob_each` knows a way around them.
 
     Args:
-        weights: `[K]`.
-        components: batch shape `[K]`, any event shape.
+        mixture_distribution: w, `[K]`.
+        component_distribution: batch shape `[K]`, any event shape.
 
     Example:
+        >>> from torch.distributions import Categorical
         >>> parts = Independent(Normal(torch.zeros(3, 2), torch.ones(3, 2)), 1)
         >>> Mixture(Categorical(logits=torch.zeros(3)), parts).log_prob(torch.zeros(7, 2)).shape
         torch.Size([7])
     """
-
-    def __init__(self, weights: Categorical, components: Distribution) -> None:
-        super().__init__(weights, components, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z) `[*batch]` for z `[*batch, *event]`."""
@@ -60,16 +60,14 @@ def _independent(components: Independent, z: Tensor) -> Tensor:
 
 
 def _normals(normal: Normal, z: Tensor, ndims: int) -> Tensor:
-    """Expand the square: z^2 a - 2 z a m + a m^2, with a = 1 / (2 s^2), about the mean of m.
+    """Expand the square: -a z^2 + 2 a m z - a m^2, with a = 1 / (2 s^2), as matrix products.
 
-    The shift keeps what cancels small.
+    In double precision, where what cancels is harmless: narrow components lose no digits.
     """
-    middle = normal.loc.mean(0).detach()
-    loc, scale = (normal.loc - middle).flatten(1), normal.scale.flatten(1)
-    y = (z - middle).flatten(-ndims)
-    a = 0.5 / scale.square()
+    loc, scale = normal.loc.flatten(1).double(), normal.scale.flatten(1).double()
+    y, a = z.flatten(-ndims).double(), 0.5 / scale.square()
     constant = (a * loc.square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
-    return 2 * y @ (a * loc).T - y.square() @ a.T - constant
+    return (2 * y @ (a * loc).T - y.square() @ a.T - constant).to(z.dtype)
 
 
 @log_prob_each.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,6 +112,6 @@ def describe(record: Record, task: Mapping[str, Any]) -> None:
             f"{data['dataset']['type']}/{split}",
             f"{data['path']}/{split}",
             data["digest"],
-            str(data["spec"]),
+            json.dumps(data["spec"]),
             context,
         )

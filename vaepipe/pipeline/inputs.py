@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Input:
     def log(self, record: Record, context: str) -> None:
         """Tell a run what it read."""
         for split in self.sources:
-            schema = str(self.spec.to_dict())
+            schema = json.dumps(self.spec.to_dict())
             name = f"{self.dataset.type}/{split}"
             record.dataset(name, f"{self.name}/{split}", self.digest, schema, context)
 

@@ -13,7 +13,7 @@ from vaepipe.tracking.base import Tracker
 def open_tracker(workspace: str | Path, kind: str = "mlflow") -> Tracker:
     """The tracker of a workspace, without an experiment of its own."""
     tracker = registry.part("trackers", kind).build()
-    tracker.open("vaepipe", Path(workspace).expanduser().absolute())
+    tracker.connect(Path(workspace).expanduser().absolute())
     return tracker
 
 

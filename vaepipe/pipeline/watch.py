@@ -77,9 +77,8 @@ class Told:
             values = {k: v for k, v in event["metrics"].items() if math.isfinite(v)}
             self.record.metrics(event["step"], {**values, "epoch": event["epoch"]}, event["time"])
         elif event["event"] in ENDS:
-            self.record.tags(
-                {"vaepipe.end": event["event"], "vaepipe.error": event.get("error", "")}
-            )
+            known = {"vaepipe.end": event["event"], "vaepipe.error": event.get("error")}
+            self.record.tags({name: text for name, text in known.items() if text})
             if self._ends:
                 self.record.finish(ENDS[event["event"]])
             self._ended = True

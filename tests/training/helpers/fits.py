@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from vaepipe import files, registry
+from vaepipe.compute import jobs
 from vaepipe.compute.base import DataRef, ModelSpec, SweepTask, TrainTask
-from vaepipe.core import DataSpec, JointObjective
+from vaepipe.core import DataSpec, JointObjective, Objective, Part, Phase
 from vaepipe.data import shards
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.registry import PartSpec
+from vaepipe.training import checkpoint
 
 part = registry.part
 
@@ -91,6 +93,32 @@ def sweep_task(data, folder, changes, scheduler=None, **options):
 def own(name, **options):
     """A component of this file; no distribution declares it."""
     return PartSpec("objectives", name, f"fits:{name}", "vaepipe", "0", options)
+
+
+def fit_rank(number, size, task, folder):
+    """One rank of a data-parallel fit without Ray; leaves the weights it ended with."""
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=number, world_size=size)
+    step = jobs.train_job(task, rank=number, world_size=size)
+    checkpoint.save_weights(Path(folder) / f"rank-{number}.safetensors", step)
+    torch.distributed.destroy_process_group()
+
+
+class Alternating(Objective):
+    """The ELBO, climbed in q(z | x) and in p(x, z) by turns: two phases with parameters unused."""
+
+    needs = ELBO.needs
+
+    def __init__(self):
+        super().__init__()
+        self.elbo = ELBO()
+
+    def phases(self):
+        return (
+            Phase("inference", Part.INFERENCE, self.elbo.estimate, repeat=2),
+            Phase("model", Part.GENERATOR | Part.PRIOR, self.elbo.estimate),
+        )
 
 
 class Mortal(JointObjective):

@@ -1,0 +1,281 @@
+"""Whole fits: resumed, stopped, shared between ranks; what they leave behind."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fits import digits as write_digits
+from fits import fit_rank, fit_task, own, part
+from safetensors.torch import load_file
+
+from vaepipe.compute import jobs
+from vaepipe.compute.local import LocalCompute
+from vaepipe.errors import CompatibilityError, TrainingError
+from vaepipe.journal import Journal
+from vaepipe.training import bundle
+
+COMPUTE = LocalCompute(gpus_per_worker=0)
+
+
+def events(task):
+    return Journal(Path(task.output) / jobs.JOURNAL).read()
+
+
+def epochs(task):
+    return [e for e in events(task) if e["event"] == "epoch"]
+
+
+def curve(task):
+    """Every number of every epoch that is not a time."""
+    clock = "examples_per_second"
+    return [{k: v for k, v in e["metrics"].items() if k != clock} for e in epochs(task)]
+
+
+def weights(task):
+    folder = Path(task.output)
+    return {
+        f"{path.name}:{name}": tensor
+        for path in (folder / "model/weights.safetensors", folder / "checkpoint/last.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def fit(data, output, **changes):
+    task = fit_task(data, output, **changes)
+    COMPUTE.train(task)
+    return task
+
+
+@pytest.fixture(scope="module")
+def plain(digits, tmp_path_factory):
+    return fit(digits, tmp_path_factory.mktemp("plain") / "fit", epochs=4)
+
+
+def test_a_fit_learns_and_leaves_model_history_and_journal(plain):
+    evidence = [m["val/log_evidence"] for m in curve(plain)]
+    assert evidence[-1] > evidence[0] + 1
+    assert [e["event"] for e in events(plain)] == ["start", *["epoch"] * 4, "done"]
+    assert events(plain)[0]["steps_per_epoch"] == 11
+    assert events(plain)[-1]["best_epoch"] == 4
+    history = pq.read_table(Path(plain.output) / jobs.HISTORY).to_pylist()
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert [row["val/log_evidence"] for row in history] == evidence
+    card = bundle.load(Path(plain.output) / jobs.MODEL).card
+    assert card["fingerprint"] == plain.fingerprint
+    assert card["metrics"]["val/log_evidence"] == evidence[-1]
+
+
+def test_the_metrics_are_those_that_others_rely_on(plain):
+    assert set(epochs(plain)[0]["metrics"]) == {
+        "train/bound",
+        "train/log_lik",
+        "train/rate",
+        "val/log_evidence",
+        "val/log_evidence_se",
+        "val/elbo",
+        "val/rate",
+        "val/log_lik",
+        "val/active_units",
+        "lr",
+        "examples_per_second",
+    }
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(plain, digits, tmp_path):
+    again = fit(digits, tmp_path / "again", epochs=4)
+    other = fit(digits, tmp_path / "other", epochs=4, seed=12)
+    assert same(weights(again), weights(plain))
+    assert curve(again) == curve(plain)
+    assert not same(weights(other), weights(plain))
+
+
+def test_a_fit_that_is_done_is_not_done_again(plain):
+    before = events(plain)
+    COMPUTE.train(plain)
+    assert events(plain) == before
+
+
+def killed(task, step):
+    """Run a task in a process that is killed with SIGKILL at a step."""
+    mortal = replace(task, objective=own("Mortal", step=step))
+    code = (
+        "import json, sys\n"
+        "from vaepipe.compute.base import TrainTask\n"
+        "from vaepipe.compute.local import LocalCompute\n"
+        "task = TrainTask.from_dict(json.loads(sys.argv[1]))\n"
+        "LocalCompute(gpus_per_worker=0).train(task)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "helpers")}
+    command = [sys.executable, "-c", code, json.dumps(mortal.to_dict())]
+    return subprocess.run(command, env=env, timeout=300, check=False).returncode
+
+
+@pytest.mark.parametrize("step", [25, 33])
+def test_a_killed_fit_that_is_run_again_ends_with_the_same_bits(step, plain, digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", epochs=4)
+    assert killed(task, step) == -signal.SIGKILL
+    COMPUTE.train(task)
+    assert [e["resumed_from"] for e in events(task) if e["event"] == "start"] == [None, step // 11]
+    assert same(weights(task), weights(plain))
+    assert curve(task) == curve(plain)
+
+
+def test_other_settings_start_anew(digits, tmp_path):
+    first = fit(digits, tmp_path / "fit", epochs=2)
+    second = fit(digits, tmp_path / "fit", epochs=2, fingerprint="b", seed=5)
+    starts = [e for e in events(second) if e["event"] == "start"]
+    assert [e["resumed_from"] for e in starts] == [None, None]
+    fresh = fit(digits, tmp_path / "fresh", epochs=2, fingerprint="b", seed=5)
+    assert same(weights(second), weights(fresh))
+    assert jobs.outcome(first, "val/elbo") == jobs.outcome(fresh, "val/elbo")
+
+
+def test_an_epoch_that_the_journal_missed_is_told_when_the_fit_goes_on(digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", epochs=3)
+    killed(task, 23)
+    journal = Path(task.output) / jobs.JOURNAL
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    COMPUTE.train(task)
+    assert [e["epoch"] for e in epochs(task)] == [1, 2, 3]
+
+
+def test_a_fit_that_diverges_says_which_term_and_keeps_its_checkpoint(digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", objective=own("Diverging", step=15))
+    with pytest.raises(TrainingError, match=r"fit: 'log_lik' became nan at step 15 \(epoch 2"):
+        COMPUTE.train(task)
+    last = events(task)[-1]
+    assert last["event"] == "failed"
+    assert "log_lik" in last["error"]
+    assert "Traceback" in last["traceback"]
+    assert jobs.finalize(task).epoch == 1
+    assert jobs.outcome(task, "val/elbo") is None
+
+
+def test_a_mistake_in_a_component_is_a_training_error_with_its_cause(digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", objective=own("Broken"))
+    with pytest.raises(TrainingError, match="fit: KeyError: 'a mistake'") as caught:
+        COMPUTE.train(task)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_no_weights_are_best_before_the_warm_up_is_over(digits, tmp_path):
+    warm_up = part("objectives", "elbo", {"warmup_epochs": 3.0})
+    task = fit(digits, tmp_path / "fit", objective=warm_up, epochs=5)
+    assert [e["best_epoch"] for e in epochs(task)][:3] == [1, 2, 3]  # the last, for want of a best
+    assert events(task)[-1]["best_epoch"] >= 3
+
+
+def test_patience_ends_a_fit_that_does_not_get_better(digits, tmp_path):
+    schedule = {"type": "sgd", "lr": 1e-12}
+    task = fit(digits, tmp_path / "fit", optimizer=schedule, epochs=50, patience=3)
+    last = events(task)[-1]
+    assert last["event"] == "done"
+    assert len(epochs(task)) == last["best_epoch"] + 3
+
+
+def test_without_a_validation_split_the_last_weights_are_kept(tmp_path):
+    data = write_digits(tmp_path / "data", splits=("train",))
+    task = fit(data, tmp_path / "fit", epochs=2)
+    assert not any(name.startswith("val/") for name in curve(task)[-1])
+    assert events(task)[-1]["best_epoch"] == 2
+    assert jobs.outcome(task, "train/bound") == curve(task)[-1]["train/bound"]
+
+
+def test_validation_and_checkpoints_every_other_epoch(digits, tmp_path):
+    rarely = {"examples": 60, "k": 4, "every": 2}
+    task = fit(digits, tmp_path / "fit", epochs=5, validation=rarely)
+    validated = ["val/elbo" in m for m in curve(task)]
+    assert validated == [False, True, False, True, True]
+
+
+def test_a_report_can_stop_a_fit_which_then_leaves_its_model(digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", epochs=9)
+    told = []
+
+    def report(metrics):
+        told.append(metrics["epoch"])
+        return "too slow" if metrics["epoch"] == 2 else None
+
+    jobs.train_job(task, report=report)
+    last = events(task)[-1]
+    assert (last["event"], last["epoch"], last["reason"]) == ("stopped", 2, "too slow")
+    assert told == [1, 2]
+    assert jobs.ended(task) == "stopped"
+    bundle.load(Path(task.output) / jobs.MODEL)
+
+
+def test_the_last_epoch_is_reported_when_the_model_is_there(digits, tmp_path):
+    task = fit_task(digits, tmp_path / "fit", epochs=2)
+    there = []
+    jobs.train_job(task, report=lambda metrics: there.append(jobs.ended(task)))
+    assert there == [None, "done"]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [part("objectives", "elbo"), own("Alternating")],
+    ids=["one phase", "two phases"],
+)
+def test_two_ranks_end_with_the_same_parameters(objective, digits, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    task = fit_task(digits, tmp_path / "fit", epochs=2, objective=objective)
+    ranks = [context.Process(target=fit_rank, args=(i, 2, task, tmp_path)) for i in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=240)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    one, other = (load_file(tmp_path / f"rank-{i}.safetensors") for i in range(2))
+    assert same(one, other)
+    assert events(task)[0]["world_size"] == 2
+    # each rank takes half of every batch, so an epoch has as many steps as with one worker
+    assert events(task)[0]["steps_per_epoch"] == 11
+
+
+def test_a_task_is_worked_on_by_one_process_at_a_time(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 0.3)
+    task = fit_task(digits, tmp_path / "fit")
+    Path(task.output).mkdir()
+    with jobs.alone(task):
+        started = time.monotonic()
+        with pytest.raises(TrainingError, match="another process is still at work"):
+            jobs.train_job(task)
+        assert time.monotonic() - started >= 0.3
+    jobs.train_job(task)
+
+
+def test_one_process_has_one_worker(digits, tmp_path):
+    with pytest.raises(CompatibilityError, match="type: ray"):
+        LocalCompute(workers=2)
+    with pytest.raises(CompatibilityError, match="2 workers"):
+        COMPUTE.train(fit_task(digits, tmp_path / "fit", workers=2))
+
+
+def test_threads_are_put_back(digits, tmp_path):
+    before = torch.get_num_threads()
+    seen = []
+
+    class Spy(dict):
+        def __call__(self, unit):
+            seen.append(torch.get_num_threads())
+            return unit
+
+    sys.modules["spy_module"] = type(sys)("spy_module")
+    sys.modules["spy_module"].Spy = Spy
+    compute = LocalCompute(threads_per_worker=before + 1)
+    assert list(compute.map("spy_module:Spy", [{"x": 1}], {})) == [{"x": 1}]
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
