@@ -104,6 +104,8 @@ class Unreachable(VaepipeError, ConnectionError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    """` Did you mean 'x'?`, or nothing where no known word is near; swapped letters are nearest."""
+    names = list(known)
+    swapped = [name for name in names if sorted(name) == sorted(str(word))]
+    near = swapped or difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""

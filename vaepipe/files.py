@@ -40,21 +40,30 @@ def whole(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` only if the block succeeds."""
     draft = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    old = path.with_name(f"{TEMPORARY}old-{path.name}")
     _remove(draft)
     draft.mkdir(parents=True)
     try:
         yield draft
         for file in (*draft.iterdir(), draft):
             sync(file)
-        _remove(old)
-        if path.exists():
-            path.rename(old)
-        draft.rename(path)
-        sync(path.parent)
+        _replace_folder(draft, path)
     finally:
         _remove(draft)
-        _remove(old)
+
+
+def _replace_folder(draft: Path, path: Path) -> None:
+    """Rename twice; if the second fails, the old folder comes back."""
+    old = path.with_name(f"{TEMPORARY}old-{path.name}")
+    _remove(old)
+    if path.exists():
+        path.rename(old)
+    try:
+        draft.rename(path)
+    except BaseException:
+        recover_folder(path)
+        raise
+    sync(path.parent)
+    _remove(old)
 
 
 def recover_folder(path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from fits import fit_task, own
 from safetensors.torch import load_file
 
-from vaepipe.compute import jobs
+from vaepipe.compute import outputs
 from vaepipe.compute.local import LocalCompute
 from vaepipe.errors import TrainingError
 from vaepipe.journal import Journal
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 
 
 def events(task):
-    return Journal(Path(task.output) / jobs.JOURNAL).read()
+    return Journal(Path(task.output) / outputs.JOURNAL).read()
 
 
 def curve(task):

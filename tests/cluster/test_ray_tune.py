@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from fits import own, sweep_task
 
-from vaepipe.compute import jobs
+from vaepipe.compute import outputs, policy, ray_train
 from vaepipe.journal import Journal
 
 pytestmark = pytest.mark.cluster
 
 
 def events(folder, index):
-    return Journal(Path(folder) / "trials" / f"{index:05d}" / jobs.JOURNAL).read()
+    return Journal(Path(folder) / "trials" / f"{index:05d}" / outputs.JOURNAL).read()
 
 
 def rate(lr, **changes):
@@ -40,23 +40,34 @@ def test_trials_end_are_stopped_die_or_fail_and_all_of_it_is_known(cluster, digi
     assert not (tmp_path / ".ray").exists()
 
 
-def test_trials_with_several_workers_neither_deadlock_nor_outlive_their_stop(
-    cluster, digits, tmp_path
+class Hasty(policy.Policy):
+    """Stops every trial after its second epoch."""
+
+    def stops(self, trial, epoch, value):
+        return epoch >= 2
+
+
+def test_a_trial_with_several_workers_starts_on_a_full_cluster_and_stops_when_asked(
+    cluster, digits, tmp_path, monkeypatch
 ):
-    changes = [rate(3e-3, workers=2), rate(1e-7, workers=2, epochs=400)]
-    scheduler = {"type": "asha", "grace_epochs": 1, "reduction": 2}
-    task, seen = sweep_task(digits, tmp_path, changes, scheduler)
+    monkeypatch.setattr(policy, "make", lambda settings: Hasty())
+    changes = [rate(3e-3, workers=2, epochs=4000)]
+    task, seen = sweep_task(digits, tmp_path, changes, {"type": "median"})
     cluster.sweep(task)
-    assert [events(tmp_path, index)[-1]["event"] for index in (0, 1)] == ["done", "stopped"]
-    assert events(tmp_path, 0)[0]["world_size"] == 2
-    assert dict(seen)[0] > dict(seen)[1]
+    first, *_, last = events(tmp_path, 0)
+    assert first["world_size"] == 2
+    assert (last["event"], last["reason"]) == ("stopped", "median")
+    assert 2 <= last["epoch"] < 4000
+    assert (tmp_path / "trials/00000/model/model.json").exists()
+    assert seen[0][1] is not None
 
 
-def test_a_trial_that_always_dies_is_a_failed_trial(cluster, digits, tmp_path):
+def test_a_trial_that_always_dies_is_a_failed_trial(cluster, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "RETRIES", 0)
     task, seen = sweep_task(digits, tmp_path, [{"objective": own("Mortal", step=3)}])
     cluster.sweep(task)
     assert seen == [(0, None)]
-    assert "died 3 times" in events(tmp_path, 0)[-1]["error"]
+    assert "died 1 times" in events(tmp_path, 0)[-1]["error"]
 
 
 def test_an_error_of_the_proposals_is_raised_as_it_is(cluster, digits, tmp_path):

@@ -17,7 +17,7 @@ from fits import digits as write_digits
 from fits import fit_rank, fit_task, own, part
 from safetensors.torch import load_file
 
-from vaepipe.compute import jobs
+from vaepipe.compute import jobs, outputs
 from vaepipe.compute.local import LocalCompute
 from vaepipe.errors import CompatibilityError, TrainingError
 from vaepipe.journal import Journal
@@ -27,7 +27,7 @@ COMPUTE = LocalCompute(gpus_per_worker=0)
 
 
 def events(task):
-    return Journal(Path(task.output) / jobs.JOURNAL).read()
+    return Journal(Path(task.output) / outputs.JOURNAL).read()
 
 
 def epochs(task):
@@ -70,10 +70,10 @@ def test_a_fit_learns_and_leaves_model_history_and_journal(plain):
     assert [e["event"] for e in events(plain)] == ["start", *["epoch"] * 4, "done"]
     assert events(plain)[0]["steps_per_epoch"] == 11
     assert events(plain)[-1]["best_epoch"] == 4
-    history = pq.read_table(Path(plain.output) / jobs.HISTORY).to_pylist()
+    history = pq.read_table(Path(plain.output) / outputs.HISTORY).to_pylist()
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert [row["val/log_evidence"] for row in history] == evidence
-    card = bundle.load(Path(plain.output) / jobs.MODEL).card
+    card = bundle.load(Path(plain.output) / outputs.MODEL).card
     assert card["fingerprint"] == plain.fingerprint
     assert card["metrics"]["val/log_evidence"] == evidence[-1]
 
@@ -140,13 +140,13 @@ def test_other_settings_start_anew(digits, tmp_path):
     assert [e["resumed_from"] for e in starts] == [None, None]
     fresh = fit(digits, tmp_path / "fresh", epochs=2, fingerprint="b", seed=5)
     assert same(weights(second), weights(fresh))
-    assert jobs.outcome(first, "val/elbo") == jobs.outcome(fresh, "val/elbo")
+    assert outputs.outcome(first, "val/elbo") == outputs.outcome(fresh, "val/elbo")
 
 
 def test_an_epoch_that_the_journal_missed_is_told_when_the_fit_goes_on(digits, tmp_path):
     task = fit_task(digits, tmp_path / "fit", epochs=3)
     killed(task, 23)
-    journal = Path(task.output) / jobs.JOURNAL
+    journal = Path(task.output) / outputs.JOURNAL
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
     COMPUTE.train(task)
     assert [e["epoch"] for e in epochs(task)] == [1, 2, 3]
@@ -161,7 +161,7 @@ def test_a_fit_that_diverges_says_which_term_and_keeps_its_checkpoint(digits, tm
     assert "log_lik" in last["error"]
     assert "Traceback" in last["traceback"]
     assert jobs.finalize(task).epoch == 1
-    assert jobs.outcome(task, "val/elbo") is None
+    assert outputs.outcome(task, "val/elbo") is None
 
 
 def test_a_mistake_in_a_component_is_a_training_error_with_its_cause(digits, tmp_path):
@@ -191,7 +191,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(tmp_path):
     task = fit(data, tmp_path / "fit", epochs=2)
     assert not any(name.startswith("val/") for name in curve(task)[-1])
     assert events(task)[-1]["best_epoch"] == 2
-    assert jobs.outcome(task, "train/bound") == curve(task)[-1]["train/bound"]
+    assert outputs.outcome(task, "train/bound") == curve(task)[-1]["train/bound"]
 
 
 def test_validation_and_checkpoints_every_other_epoch(digits, tmp_path):
@@ -213,14 +213,14 @@ def test_a_report_can_stop_a_fit_which_then_leaves_its_model(digits, tmp_path):
     last = events(task)[-1]
     assert (last["event"], last["epoch"], last["reason"]) == ("stopped", 2, "too slow")
     assert told == [1, 2]
-    assert jobs.ended(task) == "stopped"
-    bundle.load(Path(task.output) / jobs.MODEL)
+    assert outputs.ended(task) == "stopped"
+    bundle.load(Path(task.output) / outputs.MODEL)
 
 
 def test_the_last_epoch_is_reported_when_the_model_is_there(digits, tmp_path):
     task = fit_task(digits, tmp_path / "fit", epochs=2)
     there = []
-    jobs.train_job(task, report=lambda metrics: there.append(jobs.ended(task)))
+    jobs.train_job(task, report=lambda metrics: there.append(outputs.ended(task)))
     assert there == [None, "done"]
 
 
@@ -246,10 +246,10 @@ def test_two_ranks_end_with_the_same_parameters(objective, digits, tmp_path):
 
 
 def test_a_task_is_worked_on_by_one_process_at_a_time(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "PATIENCE", 0.3)
+    monkeypatch.setattr(outputs, "PATIENCE", 0.3)
     task = fit_task(digits, tmp_path / "fit")
     Path(task.output).mkdir()
-    with jobs.alone(task):
+    with outputs.alone(task):
         started = time.monotonic()
         with pytest.raises(TrainingError, match="another process is still at work"):
             jobs.train_job(task)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fits import own, sweep_task
 
-from vaepipe.compute import jobs
+from vaepipe.compute import outputs
 from vaepipe.compute.local import LocalCompute
 from vaepipe.journal import Journal
 
@@ -12,7 +12,7 @@ COMPUTE = LocalCompute(gpus_per_worker=0)
 
 
 def last_event(folder, index):
-    return Journal(Path(folder) / "trials" / f"{index:05d}" / jobs.JOURNAL).read()[-1]
+    return Journal(Path(folder) / "trials" / f"{index:05d}" / outputs.JOURNAL).read()[-1]
 
 
 def rate(lr):

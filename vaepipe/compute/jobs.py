@@ -8,36 +8,32 @@ then the journal, then whoever started the job is told: so nobody hears of an ep
 from __future__ import annotations
 
 import enum
-import fcntl
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from traceback import format_exception
-from typing import IO, Any, final
+from typing import Any, final
 
 import pyarrow as pa
 import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from vaepipe import __version__, files
+from vaepipe import __version__
+from vaepipe.compute import outputs
 from vaepipe.compute.base import TrainTask
+from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP
 from vaepipe.core import build, row_seed, seeded
 from vaepipe.data import shards
 from vaepipe.data.batches import Batches
 from vaepipe.datasets.base import Dataset
-from vaepipe.errors import TrainingError, VaepipeError
+from vaepipe.errors import TrainingError
 from vaepipe.evaluation import validate
 from vaepipe.journal import Journal
 from vaepipe.training import bundle, checkpoint, loop, optim
 
-JOURNAL, HISTORY, LOCK, STOP = "journal.jsonl", "history.parquet", ".lock", ".stop"
-CHECKPOINT, MODEL = "checkpoint", "model"
-PATIENCE = 60.0
-"""Seconds to wait for another process that is about to end."""
 EVIDENCE = "val/log_evidence"
 """What the best weights are chosen by: it does not depend on the objective."""
 INITIAL, ORDER, NOISE = range(3)
@@ -83,96 +79,16 @@ def train_job(
     Raises:
         TrainingError: the fit diverged.
     """
-    if ended(task) is not None:
+    if outputs.ended(task) is not None:
         return None
     Path(task.output).mkdir(parents=True, exist_ok=True)
-    with alone(task) if rank == 0 else nullcontext():
+    with outputs.alone(task) if rank == 0 else nullcontext():
         try:
             return _Job(task, rank, world_size, torch.device(device), report).run()
         except Exception as error:
-            if rank == 0:
-                record_failure(task, error)
+            if rank == 0 and (world_size == 1 or isinstance(error, TrainingError)):
+                outputs.record_failure(task, error)  # other errors of one rank may be tried again
             raise
-
-
-@contextmanager
-def alone(task: TrainTask) -> Iterator[None]:
-    """No other process works on the task; waits for one that is about to end.
-
-    Raises:
-        TrainingError: it does not end.
-    """
-    deadline = time.monotonic() + PATIENCE
-    with (Path(task.output) / LOCK).open("a") as file:
-        while not _lock(file):
-            if time.monotonic() > deadline:
-                raise TrainingError(f"{task.name}: another process is still at work on it.")
-            time.sleep(0.1)
-        yield
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def record_failure(task: TrainTask, error: BaseException, traceback: str | None = None) -> None:
-    """Write the `failed` event of a task."""
-    text = "".join(format_exception(error)) if traceback is None else traceback
-    Path(task.output).mkdir(parents=True, exist_ok=True)
-    Journal(Path(task.output) / JOURNAL).write("failed", error=describe(error), traceback=text)
-
-
-def describe(error: BaseException) -> str:
-    """An error in a line; our own speak for themselves."""
-    text = str(error).strip() or "no message"
-    return text if isinstance(error, VaepipeError) else f"{type(error).__name__}: {text}"
-
-
-def ended(task: TrainTask) -> str | None:
-    """`done` or `stopped`, if a fit with this task's fingerprint has left its model."""
-    folder = Path(task.output)
-    card = folder / MODEL / bundle.CARD
-    if not card.exists() or files.read_json(card).get("fingerprint") != task.fingerprint:
-        return None
-    events = Journal(folder / JOURNAL).read()
-    last = events[-1]["event"] if events else None
-    return last if last in ("done", "stopped") else None
-
-
-def outcome(task: TrainTask, metric: str) -> float | None:
-    """A metric of the epoch whose weights are kept, by the journal; None if there is no number."""
-    events = Journal(Path(task.output) / JOURNAL).read()
-    epochs = _epochs(events)
-    if not epochs or events[-1]["event"] == "failed":
-        return None
-    value = epochs[epochs[max(epochs)]["best_epoch"]]["metrics"].get(metric)
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _epochs(events: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """The epochs of a fit, since it last started from nothing."""
-    found: dict[int, Mapping[str, Any]] = {}
-    for event in events:
-        if event["event"] == "start" and event["resumed_from"] is None:
-            found.clear()
-        elif event["event"] == "epoch":
-            found[event["epoch"]] = event
-    return found
-
-
-def ask_to_stop(task: TrainTask, reason: str) -> None:
-    """Leave a word for the process that fits: it stops when it next reports."""
-    files.write_json(Path(task.output) / STOP, {"reason": reason})
-
-
-def asked_to_stop(task: TrainTask) -> str | None:
-    """The reason that was left, if there is one."""
-    path = Path(task.output) / STOP
-    return files.read_json(path)["reason"] if path.exists() else None
 
 
 def finalize(task: TrainTask) -> checkpoint.State:
@@ -238,7 +154,7 @@ class _Job:
         if self.rank != 0:
             return
         (Path(self.task.output) / STOP).unlink(missing_ok=True)
-        known = _epochs(self.journal.read())
+        known = outputs.epochs(self.journal.read())
         self.journal.write(
             "start",
             epochs=self.task.epochs,
@@ -322,7 +238,8 @@ class _Job:
         """The state after an epoch; no weights count as best before the objective is warm."""
         old, value = self.state, metrics.get(EVIDENCE)
         warm = self.step.objective.warm(self.fitter.context(int(metrics["step"])))
-        better = value is not None and warm and value > (old.best_value or -math.inf)
+        best = -math.inf if old.best_value is None else old.best_value
+        better = value is not None and warm and value > best
         return checkpoint.State(
             fingerprint=old.fingerprint,
             epoch=epoch,

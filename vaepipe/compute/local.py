@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge
 
-from vaepipe.compute import jobs, policy, trials
+from vaepipe.compute import jobs, outputs, policy, trials
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.errors import CompatibilityError, VaepipeError
 
@@ -81,7 +81,7 @@ class LocalCompute:
 
     def _trial(self, sweep: SweepTask, rule: policy.Policy, index: int, trial: TrainTask) -> None:
         error = self._fit(trial, partial(trials.judge, sweep, rule, index))
-        sweep.observe(index, None if error else jobs.outcome(trial, sweep.metric))
+        sweep.observe(index, None if error else outputs.outcome(trial, sweep.metric))
 
     def _fit(self, task: TrainTask, report: jobs.Report) -> VaepipeError | None:
         _one_worker(task.name, task.workers)

@@ -105,7 +105,7 @@ class RayCompute:
         Raises:
             UserError: the cluster cannot hold them.
         """
-        self._connect(workers * self.threads)
+        self._connect(max(workers, self.workers) * self.threads)
         share = Share(self.threads, self._gpus(workers))
         if capacity(share) < workers:
             raise UserError(
@@ -115,6 +115,7 @@ class RayCompute:
         return share
 
     def _connect(self, cpus: int) -> None:
+        """Join the cluster, or start one with as many logical CPUs as the workers want."""
         if ray_connect.connected():
             if self.address != "local" or not self._connected or cpus <= _total("CPU"):
                 return

@@ -26,7 +26,7 @@ from ray.train import (
 from ray.train import report as report_to_train
 from ray.train.torch import TorchTrainer, get_device
 
-from vaepipe.compute import jobs, trials
+from vaepipe.compute import jobs, outputs, trials
 from vaepipe.compute.base import TrainTask
 from vaepipe.compute.ray_connect import Share
 from vaepipe.errors import TrainingError, VaepipeError
@@ -106,10 +106,8 @@ def died(task: TrainTask, error: Exception) -> VaepipeError:
     own = [cause for cause in causes if isinstance(cause, VaepipeError)]
     words = str(error).strip().splitlines() or [type(error).__name__]
     said = next((line.strip() for line in reversed(words) if line.strip()), "")
-    if own:
-        return own[0]
-    result = TrainingError(f"{task.name}: a worker died: {said}")
-    jobs.record_failure(task, result, traceback=str(error))
+    result = own[0] if own else TrainingError(f"{task.name}: a worker failed: {said}")
+    outputs.record_failure(task, result, traceback=str(error))
     return result
 
 
@@ -146,7 +144,7 @@ def _rank(config: Mapping[str, Any]) -> VaepipeError | None:
 
     def report(metrics: dict[str, float]) -> str | None:
         report_to_train(metrics if rank == 0 else {})
-        return jobs.asked_to_stop(task) if rank == 0 else None
+        return outputs.asked_to_stop(task) if rank == 0 else None
 
     try:
         jobs.train_job(

@@ -15,7 +15,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from vaepipe.compute import jobs, policy, ray_train, trials
+from vaepipe.compute import jobs, outputs, policy, ray_train, trials
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.compute.ray_cluster import capacity
 from vaepipe.compute.ray_connect import Share
@@ -85,7 +85,7 @@ def _report(task: TrainTask) -> jobs.Report:
 
     def report(metrics: dict[str, float]) -> str | None:
         tune.report(metrics)
-        return jobs.asked_to_stop(task)
+        return outputs.asked_to_stop(task)
 
     return report
 
@@ -142,8 +142,8 @@ class _Proposals(_Kept, Searcher):
         index, trial = self.running.pop(trial_id)
         if error:
             lost = TrainingError(f"{trial.name}: its process died {ray_train.RETRIES + 1} times.")
-            jobs.record_failure(trial, lost)
-        self.task.observe(index, jobs.outcome(trial, self.task.metric))
+            outputs.record_failure(trial, lost)
+        self.task.observe(index, outputs.outcome(trial, self.task.metric))
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the journals are the state."""
@@ -170,7 +170,7 @@ class _Verdicts(_Kept, FIFOScheduler):
         """Leave a word for a trial that has to stop."""
         reason = trials.judge(self.task, self.rule, trial.config["index"], result)
         if reason is not None:
-            jobs.ask_to_stop(TrainTask.from_dict(json.loads(trial.config["task"])), reason)
+            outputs.ask_to_stop(TrainTask.from_dict(json.loads(trial.config["task"])), reason)
         return TrialScheduler.CONTINUE
 
 

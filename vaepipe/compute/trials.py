@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vaepipe.compute import jobs
+from vaepipe.compute import jobs, outputs
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.compute.policy import Policy
 from vaepipe.errors import TrainingError, VaepipeError
@@ -33,7 +33,7 @@ def attempt(
     except VaepipeError as error:
         return error
     except Exception as error:
-        failure = TrainingError(f"{task.name}: {jobs.describe(error)}")
+        failure = TrainingError(f"{task.name}: {outputs.describe(error)}")
         failure.__cause__ = error
         return failure
     return None
@@ -59,10 +59,10 @@ def pending(sweep: SweepTask) -> Iterator[tuple[int, TrainTask]]:
         task = sweep.propose(index)
         if task is None:
             continue
-        if jobs.ended(task) is None:
+        if outputs.ended(task) is None:
             yield index, task
         else:
-            sweep.observe(index, jobs.outcome(task, sweep.metric))
+            sweep.observe(index, outputs.outcome(task, sweep.metric))
 
 
 def judge(sweep: SweepTask, rule: Policy, index: int, metrics: Mapping[str, float]) -> str | None:
