@@ -50,6 +50,7 @@ class ByHand(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The negative ELBO, averaged over the batch."""
         mean, log_variance = self.encoder(x).chunk(2, -1)
         z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         log_lik = -nn.functional.binary_cross_entropy_with_logits(

@@ -41,7 +41,7 @@ def test_splits_of_digits_share_no_id_and_leave_none_out(tmp_path):
         shards.open_split(tmp_path / "a", s).head(9999)["id"].to_pylist()
         for s in ("train", "val", "test")
     ]
-    assert sorted(sum(ids, [])) == list(range(1797))
+    assert sorted(i for split in ids for i in split) == list(range(1797))
 
 
 def test_writing_twice_gives_the_same_digest(tmp_path):
@@ -188,7 +188,7 @@ def test_ids_that_repeat_are_refused(tmp_path):
 
 def test_a_missing_column_or_file_says_what_is_there(tmp_path):
     path = parquet(tmp_path, pa.array([[0.0], [1.0]]))
-    with pytest.raises(DataError, match="no column 'y'.*Columns: x"):
+    with pytest.raises(DataError, match=r"no column 'y'.*Columns: x"):
         ParquetDataset(path=path, support="real", column="y").prepare()
     with pytest.raises(DataError, match="no Parquet files"):
         ParquetDataset(path=tmp_path / "none", support="real").prepare()

@@ -75,6 +75,7 @@ class Place:
         return {**kept, "OMP_NUM_THREADS": "1", "VAEPIPE_WORKSPACE": str(self.workspace), **more}
 
     def start(self, *args, **env) -> subprocess.Popen:
+        env = {name: str(value) for name, value in env.items()}
         return subprocess.Popen(
             [sys.executable, "-m", "vaepipe", *map(str, args)],
             cwd=self.folder,

@@ -150,11 +150,16 @@ class Compute(Protocol):
         ...
 
     def map(
-        self, target: str, units: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
+        self,
+        target: str,
+        units: Sequence[Mapping[str, Any]],
+        common: Mapping[str, Any],
+        workers: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Results of `target(common)(unit)` as they complete, in any order.
 
-        `target` is a class's import path "module:Class", built once for each worker.
+        `target` is a class's import path "module:Class", built once for each worker; `workers` is
+        for this call, by default the compute's own.
         """
         ...
 

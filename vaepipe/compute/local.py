@@ -60,12 +60,17 @@ class LocalCompute:
             self._trial(task, rule, index, trial)
 
     def map(
-        self, target: str, units: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
+        self,
+        target: str,
+        units: Sequence[Mapping[str, Any]],
+        common: Mapping[str, Any],
+        workers: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Results of `target(common)(unit)`, in order.
 
         Where no GPU is to be used, the workers are told so by `common["device"]`.
         """
+        _one_worker(target.rpartition(":")[2], workers or 1)
         if not units:
             return
         common = common if self.gpu else {**common, "device": "cpu"}

@@ -65,7 +65,11 @@ class RayCompute:
             ray_tune.sweep(task, share, self._fitted)
 
     def map(
-        self, target: str, units: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
+        self,
+        target: str,
+        units: Sequence[Mapping[str, Any]],
+        common: Mapping[str, Any],
+        workers: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Results of `target(common)(unit)` as they complete, from a pool of actors.
 
@@ -77,8 +81,16 @@ class RayCompute:
         with self._cluster(1) as share:
             from vaepipe.compute import ray_map
 
-            actors = max(1, min(self.workers, len(units), capacity(share)))
+            actors = max(1, min(workers or self.workers, len(units), capacity(share)))
             yield from ray_map.run(target, units, common, share, actors)
+
+    def resources(self) -> dict[str, float]:
+        """CPUs, GPUs and nodes of the cluster."""
+        with self._cluster(1):
+            import ray
+
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            return {"CPUs": _total("CPU"), "GPUs": _total("GPU"), "nodes": float(nodes)}
 
     def close(self) -> None:
         """Leave the cluster; stop it if it was started here."""

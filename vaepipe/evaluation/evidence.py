@@ -44,10 +44,9 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def score(model: LatentModel, x: Tensor, ids: Iterable[int], *, k: int, seed: int = 0) -> Scores:
-    r"""Evidence, ELBO and rate of each example, with posterior samples that its id seeds.
+    """Evidence, ELBO and rate of each example, with posterior samples that its id seeds.
 
-    .. math:: \log \hat p(x) = \log \frac1k \sum_{i=1}^k \frac{p(x \mid z_i)\,p(z_i)}{q(z_i \mid x)},
-              \quad z_i \sim q(z \mid x)
+        log p(x) >= E log (1/k) sum_i p(x | z_i) p(z_i) / q(z_i | x),   z_i ~ q(z | x)
 
     The values of an example do not depend on its neighbours in the batch, on the order of the
     rows, nor (but for rounding) on how many samples are decoded at a time.

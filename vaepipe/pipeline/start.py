@@ -16,7 +16,7 @@ from vaepipe.pipeline.plan import Step, plan
 from vaepipe.pipeline.run import bring_back, run
 from vaepipe.pipeline.watch import Screen
 from vaepipe.pipeline.workspace import Workspace
-from vaepipe.registry import PartSpec
+from vaepipe.registry import PartSpec, options_signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,13 @@ def prepare(
     place = Workspace(workspace, pipeline.name)
     compute = pipeline.compute.part("computes")
     if address is not None:
-        compute = replace(compute, options={**compute.options, "address": address})
+        compute = _at(compute, address)
     tracker = pipeline.tracking.part("trackers")
     return Prepared(pipeline, place, plan(pipeline, place, only), compute, tracker)
+
+
+def _at(compute: PartSpec, address: str) -> PartSpec:
+    """A compute at another address."""
+    if "address" not in options_signature(compute.load()):
+        raise UserError(f"--address: compute '{compute.type}' has no address; use `type: ray`.")
+    return replace(compute, options={**compute.options, "address": address})

@@ -41,6 +41,9 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
     return {
         "dataset": part.to_dict(),
         "spec": spec.to_dict(),
+        "shape": list(spec.shape),
+        "support": spec.support_name,
+        "counts": {name: split["rows"] for name, split in splits.items()},
         "splits": splits,
         "digest": files.digest({k: [f["sha256"] for f in v["files"]] for k, v in splits.items()}),
         "view": dict(dataset.describe()),

@@ -40,6 +40,7 @@ class Encoding:
     batch_size: int
     rows_per_file: int
     output: Path
+    workers: int | None = None
 
 
 def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record)
         batch_size=settings.batch_size or BATCH_SIZE,
         rows_per_file=settings.rows_per_file or shards.ROWS_PER_FILE,
         output=folder,
+        workers=settings.workers,
     )
     record.params(settings.model_dump(mode="json"))
     with env.watch(step, folder, record):
@@ -96,7 +98,7 @@ def encode(job: Encoding, compute: Compute) -> dict[str, Any]:
     (job.output / "_records").mkdir(parents=True, exist_ok=True)
     files.sweep_temporaries(job.output)
     todo = [unit for unit in units if not _written(job.output, unit)]
-    follow(job.output, compute.map(TARGET, todo, common), todo, units)
+    follow(job.output, compute.map(TARGET, todo, common, job.workers), todo, units)
     return _finish(job, common, units)
 
 

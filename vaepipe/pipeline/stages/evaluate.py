@@ -50,6 +50,7 @@ class Evaluation:
     seed: int
     batch_size: int
     output: Path
+    workers: int | None = None
 
 
 def run(
@@ -65,6 +66,7 @@ def run(
         seed=step.seed,
         batch_size=settings.batch_size or BATCH_SIZE,
         output=folder,
+        workers=settings.workers,
     )
     record.params(settings.model_dump(mode="json"))
     with env.watch(step, folder, record):
@@ -118,7 +120,7 @@ def _map(job: Evaluation, compute: Compute, units: Sequence[Mapping[str, Any]]) 
         "device": "auto",
         "parts": str(parts),
     }
-    follow(job.output, compute.map(TARGET, todo, common), todo, units)
+    follow(job.output, compute.map(TARGET, todo, common, job.workers), todo, units)
 
 
 def follow(
