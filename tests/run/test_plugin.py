@@ -45,3 +45,46 @@ def test_the_command_line_lists_and_shows_it(place):
     code, out, _ = place.vaepipe("plugins", "show", "priors", "student_t", "--json")
     assert code == 0
     assert "df" in json.dumps(json.loads(out))
+
+
+LIAR = '''
+import torch
+from torch.distributions import Independent, Normal
+from vaepipe.core import Conditional, DataSpec, Prior, PriorDraw
+
+
+class Shifted(Normal):
+    def log_prob(self, value):
+        return super().log_prob(value) + 0.1
+
+
+class LiarPrior(Prior):
+    """A density that does not integrate to one."""
+
+    def __init__(self, latent_shape: tuple[int, ...], data: DataSpec, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(latent_shape))
+        self.scale = scale
+
+    def forward(self, inference: Conditional) -> PriorDraw:
+        scale = torch.full_like(self.loc, self.scale)
+        return PriorDraw(Independent(Shifted(self.loc, scale), self.loc.ndim))
+'''
+
+
+def test_the_contract_passes_an_honest_plugin_and_names_the_promise_a_liar_breaks(place):
+    code, out, _ = place.vaepipe("plugins", "check", "priors", "student_t", "--set", "df=4.0")
+    assert code == 0
+    assert "BROKEN" not in out and "its mass is one" in out
+    folder = place.folder / "site"
+    info = folder / "liar-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "liar.py").write_text(LIAR)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: liar\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vaepipe.priors]\nliar = liar:LiarPrior\n")
+    code, out, err = place.vaepipe(
+        "plugins", "check", "priors", "liar", "--json", PYTHONPATH=folder
+    )
+    assert code == 4, err
+    broken = [answer["question"] for answer in json.loads(out) if not answer["kept"]]
+    assert "its mass is one" in broken and len(broken) < len(json.loads(out))

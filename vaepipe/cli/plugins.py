@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vaepipe import registry
+from vaepipe.cli.conformance import check_command
 from vaepipe.cli.options import echo_json, json_option
 
 
@@ -114,3 +115,6 @@ def _shown(value: Any) -> str:
     from vaepipe.wording import shown
 
     return shown(value)
+
+
+command.add_command(check_command)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaepipe import files
+from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
@@ -72,6 +72,7 @@ class Environment:
     def tags(self, step: Step) -> dict[str, str]:
         """What every run of this pipeline is tagged with."""
         return {
+            "vaepipe.version": __version__,
             "vaepipe.pipeline": self.pipeline.name,
             "vaepipe.stage": step.name,
             "vaepipe.kind": step.settings.kind,

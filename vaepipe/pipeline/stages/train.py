@@ -30,7 +30,8 @@ def run(step: Step[TrainStage], env: Environment, folder: Path, record: Record) 
     if summary["status"] == "failed":
         raise TrainingError(f"stage '{step.name}': {summary['error']}")
     uri = record.model(folder / "model")
-    record.score(uri, summary["metrics"])
+    kept = {name: v for name, v in summary["metrics"].items() if name.startswith("val/")}
+    record.score(uri, kept)  # the run's last word: the epoch whose weights are kept
     return {**summary, "model": "model", "model_uri": uri, "parameters": task.settings}
 
 
