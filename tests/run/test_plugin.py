@@ -61,7 +61,7 @@ class Shifted(Normal):
 class LiarPrior(Prior):
     """A density that does not integrate to one."""
 
-    def __init__(self, latent_shape: tuple[int, ...], data: DataSpec, *, scale: float = 1.0) -> None:
+    def __init__(self, latent_shape: tuple[int, ...], data: DataSpec, *, scale: float = 1.0):
         super().__init__()
         self.loc = torch.nn.Parameter(torch.zeros(latent_shape))
         self.scale = scale
