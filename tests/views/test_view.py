@@ -209,7 +209,7 @@ def test_unknown_events_change_nothing():
 @pytest.mark.parametrize("plain", [True, False])
 def test_events_may_come_from_many_threads(plain):
     """Whole lines, each trial once."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     file = io.StringIO()
     view = View(file, plain=plain)
     view.expect("tune", trials=8)
@@ -232,7 +232,10 @@ def test_events_may_come_from_many_threads(plain):
         assert len(shown) == 9
         assert sorted(line.split()[3] for line in shown[1:]) == [f"{n:05d}" for n in range(8)]
         assert shown[-1].endswith("best 00007 -93.00")
-    assert threading.active_count() == before
+    started = set(threading.enumerate()) - before
+    for thread in started:  # the refresher of a live table ends after its last interval
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_a_terminal_shows_trials_best_first_and_how_far_they_are(monkeypatch):

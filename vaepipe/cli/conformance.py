@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import click
-import yaml
 
 from vaepipe.cli.options import echo_json, json_option
 from vaepipe.errors import PluginError, UserError
@@ -87,6 +86,8 @@ def _line(error: Exception) -> str:
 
 
 def _option(text: str) -> tuple[str, Any]:
+    import yaml
+
     name, found, value = text.partition("=")
     if not found:
         raise UserError(f"--set '{text}': expected OPTION=VALUE.")
