@@ -105,9 +105,15 @@ def digest(data: Any) -> str:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what interrupted writers left directly in a folder."""
+    """Remove what interrupted writers left directly in a folder; put back what they had moved.
+
+    This process's own drafts stay: another thread may be writing them.
+    """
     for path in folder.glob(f"{TEMPORARY}*"):
-        _remove(path)
+        if path.name.startswith(f"{TEMPORARY}old-"):
+            recover_folder(folder / path.name.removeprefix(f"{TEMPORARY}old-"))
+        if not path.name.startswith(f"{TEMPORARY}{os.getpid()}-"):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

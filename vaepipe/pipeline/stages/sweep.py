@@ -60,6 +60,8 @@ class Trials:
         self.sweep = self.step.settings
         self.winners = train.winners(self.step, self.env)
         self.proposer = search.make_proposer(self.sweep, child_seed(self.step.seed, "search"))
+        for trial in self.folder.glob("trials/*"):
+            files.sweep_temporaries(trial)
         self.count = self.sweep.trials or self.proposer.size or 0
         self.finished = {i for i in range(self.count) if self._complete(i)}
         for index in sorted(self.finished):
