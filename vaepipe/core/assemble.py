@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vaepipe import registry
 from vaepipe.core.conditional import Conditional, Family, Likelihood
@@ -11,7 +12,7 @@ from vaepipe.core.objective import Objective
 from vaepipe.core.prior import Prior
 from vaepipe.core.spec import Cap, DataSpec, Shape, within
 from vaepipe.errors import CompatibilityError, PluginError
-from vaepipe.registry import PartSpec
+from vaepipe.registry import PartSpec, options_signature
 
 
 def build(
@@ -36,9 +37,17 @@ def build(
         likelihood: p(x | z).
     """
     q, p = family.build(latent_shape), likelihood.build(data)
-    inference = Conditional(encoder.build(data.shape, q.feature_shape), q, data.shape)
+    reader = _reading(encoder, data).build(data.shape, q.feature_shape)
+    inference = Conditional(reader, q, data.shape)
     generator = Conditional(decoder.build(latent_shape, p.feature_shape), p, latent_shape)
     return LatentModel(inference, prior.build(latent_shape, data), generator)
+
+
+def _reading(encoder: PartSpec, data: DataSpec) -> PartSpec:
+    """A network whose option `levels` is left null is told how many values the data have."""
+    if "levels" not in options_signature(encoder.load()) or encoder.options.get("levels"):
+        return encoder
+    return replace(encoder, options={**encoder.options, "levels": data.levels})
 
 
 def check(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,7 +38,7 @@ def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assemb
 
     Raises:
         CompatibilityError: q(z | x) and p(z) do not live in one place, a phase fails or gives no
-            finite bound `[batch]`, or a trained parameter gets no gradient from any phase.
+            finite bound `[batch]`, or a parameter that some phase updates gets no gradient from any.
     """
     stage = _Stage(copy.deepcopy(model), copy.deepcopy(objective), data)
     with seeded(0), torch.enable_grad():
@@ -58,7 +60,7 @@ def examples(data: DataSpec, n: int) -> Tensor:
     shape = (n, *data.shape)
     draw = {
         "boolean": lambda: torch.rand(shape).round(),
-        "integer": lambda: torch.rand(shape).mul(10).floor(),
+        "integer": lambda: torch.rand(shape).mul(data.levels or 10).floor(),
         "real": lambda: torch.randn(shape),
         "unit_interval": lambda: torch.rand(shape),
     }
@@ -110,8 +112,9 @@ class _Stage:
         return {name for name, parameter in moved.items() if parameter.grad is not None}
 
     def require(self, trained: set[str]) -> None:
-        """Every parameter that asks for a gradient must have got one."""
-        idle = sorted(set(self._trainable(Part.MODEL | Part.OBJECTIVE)) - trained)
+        """Every parameter of the parts that some phase updates must have got a gradient."""
+        parts = functools.reduce(operator.or_, [phase.updates for phase in self.objective.phases()])
+        idle = sorted(set(self._trainable(parts)) - trained)
         if idle:
             raise CompatibilityError(f"no phase of '{self.name}' trains: {', '.join(idle)}")
 

@@ -59,6 +59,7 @@ class DataSpec:
         support: a constraint of `torch.distributions`; one of `SUPPORTS`.
         num_examples: size of the training split; it scales terms of global variables.
         mean: mean training example `[*shape]`, where a component may start; never needed later.
+        levels: how many values an integer has, 0 … levels - 1 (grey levels, words); None: no end.
 
     Example:
         >>> DataSpec((784,), SUPPORTS["boolean"], 50_000).support_name
@@ -69,6 +70,7 @@ class DataSpec:
     support: Constraint
     num_examples: int
     mean: Tensor | None = field(default=None, compare=False, repr=False)
+    levels: int | None = None
 
     @property
     def support_name(self) -> str:
@@ -77,11 +79,12 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data (the mean is a starting point, not a part of the specification)."""
-        return {
+        plain = {
             "shape": list(self.shape),
             "support": self.support_name,
             "num_examples": self.num_examples,
         }
+        return plain if self.levels is None else {**plain, "levels": self.levels}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], mean: Tensor | None = None) -> DataSpec:
@@ -93,7 +96,8 @@ class DataSpec:
         name = data["support"]
         if name not in SUPPORTS:
             raise DataError(f"unknown support '{name}'.{did_you_mean(name, SUPPORTS)}")
-        return cls(tuple(data["shape"]), SUPPORTS[name], int(data["num_examples"]), mean)
+        support, rows = SUPPORTS[name], int(data["num_examples"])
+        return cls(tuple(data["shape"]), support, rows, mean, data.get("levels"))
 
 
 def within(values: Constraint, support: Constraint) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
 def _spec(dataset: Dataset, splits: dict[str, Any]) -> DataSpec:
     declared = dataset.spec
     rows = splits.get("train", next(iter(splits.values())))["rows"]
-    return DataSpec(declared.shape, declared.support, rows)
+    return replace(declared, num_examples=rows)
 
 
 def _write_mean(folder: Path, dataset: Dataset, split: str, splits: dict[str, Any]) -> None:
