@@ -55,6 +55,8 @@ class Objective(nn.Module, ABC):
 
     needs: ClassVar[Cap] = Cap.NONE
     """What it needs of q(z | x)."""
+    trains: ClassVar[Part] = Part.MODEL | Part.OBJECTIVE
+    """The parts that its phases update, all together; it declares which others it leaves alone."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +36,7 @@ def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assemb
 
     Raises:
         CompatibilityError: q(z | x) and p(z) do not live in one place, a phase fails or gives no
-            finite bound `[batch]`, or a parameter that some phase updates gets no gradient from any.
+            finite bound `[batch]`, or a parameter that the objective says it trains gets no gradient.
     """
     stage = _Stage(copy.deepcopy(model), copy.deepcopy(objective), data)
     with seeded(0), torch.enable_grad():
@@ -112,9 +110,8 @@ class _Stage:
         return {name for name, parameter in moved.items() if parameter.grad is not None}
 
     def require(self, trained: set[str]) -> None:
-        """Every parameter of the parts that some phase updates must have got a gradient."""
-        parts = functools.reduce(operator.or_, [phase.updates for phase in self.objective.phases()])
-        idle = sorted(set(self._trainable(parts)) - trained)
+        """Every parameter of the parts that the objective trains must have got a gradient."""
+        idle = sorted(set(self._trainable(self.objective.trains)) - trained)
         if idle:
             raise CompatibilityError(f"no phase of '{self.name}' trains: {', '.join(idle)}")
 
