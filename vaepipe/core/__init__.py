@@ -13,9 +13,12 @@ from vaepipe.core.conditional import Network as Network
 from vaepipe.core.divergence import has_closed_form as has_closed_form
 from vaepipe.core.divergence import rate as rate
 from vaepipe.core.divergence import rate_per_dimension as rate_per_dimension
+from vaepipe.core.draws import OwnDraws as OwnDraws
+from vaepipe.core.draws import join_draws as join_draws
 from vaepipe.core.gradients import frozen as frozen
 from vaepipe.core.gradients import log_mean_exp as log_mean_exp
 from vaepipe.core.gradients import scale_gradient as scale_gradient
+from vaepipe.core.implicit import through_mixture as through_mixture
 from vaepipe.core.mixture import Mixture as Mixture
 from vaepipe.core.mixture import log_prob_each as log_prob_each
 from vaepipe.core.model import LatentModel as LatentModel
@@ -29,23 +32,43 @@ from vaepipe.core.objective import Phase as Phase
 from vaepipe.core.objective import StepContext as StepContext
 from vaepipe.core.objective import log_terms as log_terms
 from vaepipe.core.objective import log_weights as log_weights
+from vaepipe.core.perceptron import ACTIVATIONS as ACTIVATIONS
+from vaepipe.core.perceptron import Activation as Activation
+from vaepipe.core.perceptron import Perceptron as Perceptron
 from vaepipe.core.prior import Prior as Prior
 from vaepipe.core.prior import PriorDraw as PriorDraw
+from vaepipe.core.refine import refine as refine
 from vaepipe.core.rehearsal import Assembly as Assembly
 from vaepipe.core.rehearsal import examples as examples
 from vaepipe.core.rehearsal import rehearse as rehearse
+from vaepipe.core.relaxed import BinaryConcrete as BinaryConcrete
+from vaepipe.core.relaxed import Concrete as Concrete
+from vaepipe.core.relaxed import LogSimplex as LogSimplex
+from vaepipe.core.scales import positive as positive
+from vaepipe.core.scales import raw_of as raw_of
 from vaepipe.core.spec import SUPPORTS as SUPPORTS
 from vaepipe.core.spec import Cap as Cap
 from vaepipe.core.spec import DataSpec as DataSpec
 from vaepipe.core.spec import Part as Part
 from vaepipe.core.spec import Shape as Shape
+from vaepipe.core.spec import categories as categories
 from vaepipe.core.spec import within as within
+from vaepipe.core.structured import Chain as Chain
+from vaepipe.core.structured import ConditionalNormal as ConditionalNormal
+from vaepipe.core.structured import layer_sizes as layer_sizes
+from vaepipe.core.structured import normal as normal
 
 __all__ = [
+    "ACTIVATIONS",
     "SUPPORTS",
+    "Activation",
     "Assembly",
+    "BinaryConcrete",
     "Cap",
+    "Chain",
+    "Concrete",
     "Conditional",
+    "ConditionalNormal",
     "DataSpec",
     "Estimate",
     "Family",
@@ -53,30 +76,41 @@ __all__ = [
     "JointObjective",
     "LatentModel",
     "Likelihood",
+    "LogSimplex",
     "Mixture",
     "Network",
     "Objective",
+    "OwnDraws",
     "Part",
+    "Perceptron",
     "Phase",
     "Prior",
     "PriorDraw",
     "Shape",
     "StepContext",
     "build",
+    "categories",
     "check",
     "examples",
     "frozen",
     "has_closed_form",
+    "join_draws",
+    "layer_sizes",
     "log_mean_exp",
     "log_prob_each",
     "log_terms",
     "log_weights",
+    "normal",
+    "positive",
     "rate",
     "rate_per_dimension",
+    "raw_of",
+    "refine",
     "rehearse",
     "row_seed",
     "row_uniform",
     "scale_gradient",
     "seeded",
+    "through_mixture",
     "within",
 ]

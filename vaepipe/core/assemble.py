@@ -39,7 +39,8 @@ def build(
     q, p = family.build(latent_shape), likelihood.build(data)
     reader = _reading(encoder, data).build(data.shape, q.feature_shape)
     inference = Conditional(reader, q, data.shape)
-    generator = Conditional(decoder.build(latent_shape, p.feature_shape), p, latent_shape)
+    writer = decoder.build(latent_shape, p.feature_shape)
+    generator = Conditional(writer, p, latent_shape, q.read)
     return LatentModel(inference, prior.build(latent_shape, data), generator)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
@@ -46,6 +48,14 @@ class Family(Head):
     provides: ClassVar[Cap]
     """What its distributions can do."""
 
+    def read(self, z: Tensor) -> Tensor:
+        """What the decoder is shown of z `[*batch, *latent]`: z itself, unless said otherwise.
+
+        A family whose latents are safe to compute with in other coordinates than those in which
+        they mean something (logits of relaxed bits) translates them here.
+        """
+        return z
+
 
 class Likelihood(Head):
     """p(x | h), of event shape `data.shape`, in nats per example.
@@ -56,6 +66,14 @@ class Likelihood(Head):
     support: ClassVar[Constraint]
     """Where one value of x lives."""
 
+    @property
+    def values_per_example(self) -> int:
+        """How many numbers log p(x | z) of one example holds at a time; sizes chunks of work.
+
+        As many as it has features, unless said otherwise.
+        """
+        return math.prod(self.feature_shape)
+
 
 @final
 class Conditional(nn.Module):
@@ -65,6 +83,7 @@ class Conditional(nn.Module):
         network: makes the features.
         head: turns features into a distribution.
         in_shape: event shape of what the network reads.
+        read: what the network is shown of its input; all of it by default.
 
     Example:
         >>> import torch
@@ -76,11 +95,19 @@ class Conditional(nn.Module):
         torch.Size([7, 3])
     """
 
-    def __init__(self, network: nn.Module, head: Head, in_shape: Shape) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        head: Head,
+        in_shape: Shape,
+        read: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.head = head
         self.in_shape = tuple(in_shape)
+        self.read = read
+        self.precision: torch.dtype | None = None
 
     def features(self, v: Tensor) -> Tensor:
         """Features `[*batch, *feature_shape]` of `v` `[*batch, *in_shape]`.
@@ -97,9 +124,18 @@ class Conditional(nn.Module):
                 f"expected trailing dimensions {self.in_shape}, got a tensor of shape "
                 f"{tuple(v.shape)}"
             )
-        flat = self.network(v.reshape(math.prod(batch), *event))
+        seen = v if self.read is None else self.read(v)
+        flat = self._compute(seen.reshape(math.prod(batch), *event))
         return flat.reshape(*batch, *self.head.feature_shape)
 
     def forward(self, v: Tensor) -> Distribution:
         """The distribution given `v` `[*batch, *in_shape]`, of batch shape `[*batch]`."""
         return self.head(self.features(v))
+
+    def _compute(self, v: Tensor) -> Tensor:
+        """The network's answer; while training perhaps in a lower `precision`, which ends here."""
+        if self.precision is None or not self.training:
+            return self.network(v)
+        with torch.autocast(v.device.type, dtype=self.precision):
+            flat = self.network(v)
+        return flat.to(torch.get_default_dtype())

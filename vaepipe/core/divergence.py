@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution, kl
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Independent,
+    TransformedDistribution,
+    kl,
+)
 from torch.distributions.kl import kl_divergence
 
 
@@ -43,7 +49,7 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
         z: draws from q, `[k, *batch, *latent]`; unused where there is a closed form.
     """
     if has_closed_form(q, p):
-        return kl_divergence(q, p)
+        return kl_divergence(q, _alike(p, q))
     return q.log_prob(z) - p.log_prob(z)
 
 
@@ -58,6 +64,13 @@ def rate_per_dimension(q: Distribution, p: Distribution, z: Tensor) -> Tensor | 
     if q.base_dist.event_shape or p.base_dist.event_shape:
         return None
     return rate(q.base_dist, p.base_dist, z)
+
+
+def _alike(p: Distribution, q: Distribution) -> Distribution:
+    """p with the batch shape of q where they are bits, whose entry does not broadcast."""
+    if isinstance(_base(p), Bernoulli) and p.batch_shape != q.batch_shape:
+        return p.expand(q.batch_shape)
+    return p
 
 
 def _factors_match(q: Distribution, p: Distribution) -> bool:

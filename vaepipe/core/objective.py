@@ -66,6 +66,10 @@ class Objective(nn.Module, ABC):
         """Has every schedule reached its final value? No best checkpoint is kept before."""
         return True
 
+    def features(self, model: LatentModel, x: Tensor) -> Tensor:
+        """Features of the q(z | x) that the model is judged by, `[batch, *feature_shape]`."""
+        return model.inference.features(x)
+
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """What it decides from the types of q(z | x) and p(z), for the record."""
         return {}

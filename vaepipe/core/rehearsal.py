@@ -36,7 +36,8 @@ def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assemb
 
     Raises:
         CompatibilityError: q(z | x) and p(z) do not live in one place, a phase fails or gives no
-            finite bound `[batch]`, or a parameter that the objective says it trains gets no gradient.
+            finite bound `[batch]`, or a parameter that the objective says it trains gets no
+            gradient.
     """
     stage = _Stage(copy.deepcopy(model), copy.deepcopy(objective), data)
     with seeded(0), torch.enable_grad():
@@ -81,16 +82,26 @@ class _Stage:
         return x.to(device=like.device, dtype=like.dtype)
 
     def compare(self, x: Tensor) -> dict[str, str]:
-        """q(z | x) and p(z) must be of one kind and one shape."""
+        """q(z | x) and p(z) must be of one kind, one shape and one place."""
         q, p = self.model.inference(x), self.model.p_z().z
         if _is_discrete(q) != _is_discrete(p):
             raise CompatibilityError(
                 f"q(z|x) lives on {q.support} but p(z) on {p.support}: "
                 "a mass cannot be compared with a density."
             )
+        if _kind(q) != _kind(p):
+            raise CompatibilityError(
+                f"q(z|x) is over {_KINDS[_kind(q)]} but p(z) over {_KINDS[_kind(p)]}: their log "
+                "probabilities cannot be subtracted. Choose the prior that belongs to the family."
+            )
         if q.event_shape != p.event_shape:
             raise CompatibilityError(
                 f"q(z|x) is of shape {list(q.event_shape)} but p(z) of {list(p.event_shape)}."
+            )
+        if p.support is not None and not p.support.check(q.sample()).all():
+            raise CompatibilityError(
+                f"draws of q(z|x) lie outside the support of p(z): {q.support} and {p.support}. "
+                "Choose a prior that is made for this family."
             )
         return self.objective.notes(q, p)
 
@@ -134,6 +145,11 @@ class _Stage:
                 f"phase '{phase.name}' of '{self.name}' gives the bound {bound.tolist()} for "
                 f"{_BATCH} examples: expected one finite number for each."
             )
+        if not estimate.surrogate.requires_grad:
+            raise CompatibilityError(
+                f"phase '{phase.name}' of '{self.name}' gives a surrogate without a gradient: "
+                "neither draws nor densities of q(z|x) depend on what it updates."
+            )
 
     def _trainable(self, parts: Part) -> dict[str, nn.Parameter]:
         roots: dict[Part, tuple[str, nn.Module]] = {
@@ -149,6 +165,25 @@ class _Stage:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
+
+
+_KINDS = {
+    "OneHot": "one-hot codes",
+    "LogSimplex": "relaxed one-hot codes",
+    "Simplex": "points of a simplex",
+    "": "variables that are free of each other",
+}
+
+
+def _kind(d: Distribution) -> str:
+    """Which constraint ties the numbers of an event to each other: such a space has a volume, or
+    values, of its own.
+    """
+    support = d.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint  # type: ignore[union-attr]
+    name = type(support).__name__.strip("_")
+    return name if name in _KINDS else ""
 
 
 def _is_discrete(d: Distribution) -> bool:

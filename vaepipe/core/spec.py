@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from vaepipe.errors import DataError, did_you_mean
+from vaepipe.errors import CompatibilityError, DataError, did_you_mean
 
 Shape = tuple[int, ...]
 
@@ -38,6 +38,8 @@ class Cap(enum.Flag):
     """`q.log_prob(z)` for any z."""
     CODES = enum.auto()
     """`q.codes`: indices into a code book, with straight-through features."""
+    TOP_DOWN = enum.auto()
+    """`head.top_down`: a density p(z1 | z2) that a prior may share."""
 
 
 class Part(enum.Flag):
@@ -114,6 +116,25 @@ def within(values: Constraint, support: Constraint) -> bool:
     wider = {"unit_interval": "real", "boolean": "integer"}
     larger = [SUPPORTS[b] for a, b in wider.items() if _same(values, SUPPORTS[a])]
     return any(_same(support, allowed) for allowed in [values, *larger])
+
+
+def categories(latent_shape: Shape) -> Shape:
+    """The shape, if its last dimension can enumerate the categories of a code.
+
+    Raises:
+        CompatibilityError: it has no dimension, or fewer than two categories.
+
+    Example:
+        >>> categories((8, 10))
+        (8, 10)
+    """
+    if not latent_shape or latent_shape[-1] < 2:
+        raise CompatibilityError(
+            "one-hot codes need a latent_shape [n, K] of n codes of K categories each, or [K], "
+            f"with K of at least 2; got {list(latent_shape)}. Write [8, 10] for 8 codes of 10 "
+            "categories."
+        )
+    return tuple(latent_shape)
 
 
 def _same(one: Constraint, other: Constraint) -> bool:
