@@ -1,0 +1,125 @@
+"""Masses of counts that keep their digits in float32, and the Poisson likelihood.
+
+Written as deviances and errors of Stirling's formula (Loader, 2000, "Fast and accurate computation
+of binomial probabilities"), because x log(rate) and log x! cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, constraints
+
+from vaepipe.core import DataSpec, Likelihood, Shape
+from vaepipe.likelihoods.elementwise import (
+    Elementwise,
+    joint,
+    log_positive,
+    mean_of,
+    require_integers,
+    stored,
+)
+
+_LEAST_MEAN = 1e-3
+_LARGE = 16.0
+
+
+@final
+class PoissonLikelihood(Likelihood):
+    """p(x | z) = prod_i Poisson(x_i; rate_i), of counts whose variance is their mean.
+
+        log p(x | z) = sum_i x_i log(rate_i) - rate_i - log(x_i!),   rate = m softplus(h + c)
+
+    m is the mean of the data where it is known (at least 0.001, stored with the weights), else one;
+    softplus(c) = 1, so that zero features mean m. The rate grows linearly in h and cannot overflow.
+
+    Args:
+        data: shape and mean of x.
+
+    Example:
+        >>> from vaepipe.core import SUPPORTS
+        >>> head = PoissonLikelihood(DataSpec((2,), SUPPORTS["integer"], 1))
+        >>> round(head(torch.zeros(2)).log_prob(torch.tensor([0.0, 2.0])).item(), 4)
+        -2.6931
+    """
+
+    support = constraints.nonnegative_integer
+    log_start: Tensor
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__()
+        self.feature_shape = tuple(data.shape)
+        self.register_buffer("log_start", log_start(data))
+
+    def forward(self, h: Tensor) -> Independent:
+        """p(x | h) for features `h` `[*batch, *x]`."""
+        return joint(PoissonLogRate(log_positive(h) + self.log_start), len(self.feature_shape))
+
+
+@final
+class PoissonLogRate(Elementwise):
+    """Poisson variables.
+
+    Args:
+        log_rate: `[*batch]`.
+    """
+
+    values = constraints.nonnegative_integer
+
+    def __init__(self, log_rate: Tensor) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rate, `[*batch]`."""
+        return self.log_rate.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """The rate, `[*batch]`."""
+        return self.log_rate.exp()
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        """Counts `[*sample, *batch]`."""
+        return torch.poisson(self.mean.expand(*sample_shape, *self.log_rate.shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(x) of each number, in nats.
+
+        Raises:
+            ValueError: x holds something else than 0, 1, 2 …
+        """
+        require_integers(value)
+        x = value.clamp_min(1)
+        some = -x * surplus(self.log_rate - x.log()) - factorial(x)
+        return torch.where(value == 0, -self.log_rate.exp(), some)
+
+
+def surplus(u: Tensor) -> Tensor:
+    """e^u - 1 - u, the deviance of a count x whose mean is x e^u, for each of its ones."""
+    return torch.expm1(u) - u
+
+
+def factorial(x: Tensor) -> Tensor:
+    """log x! - (x log x - x) for x >= 1."""
+    return stirling_error(x) + 0.5 * torch.log(2 * math.pi * x)
+
+
+def stirling_error(x: Tensor) -> Tensor:
+    """log Gamma(x + 1) - [(x + 1/2) log x - x + log(2 pi) / 2] for x > 0."""
+    small, large = x.clamp_max(_LARGE), x.clamp_min(_LARGE)
+    exact = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small
+    square = large.square()
+    series = 1 / 1260 - (1 / 1680 - 1 / (1188 * square)) / square
+    series = (1 / 12 - (1 / 360 - series / square) / square) / large
+    return torch.where(x < _LARGE, exact - 0.5 * math.log(2 * math.pi), series)
+
+
+def log_start(data: DataSpec, share: float = 1.0) -> Tensor:
+    """log of the mean that zero features mean; `share` of the data come from it."""
+    return stored((mean_of(data, 1.0).clamp_min(_LEAST_MEAN) / share).log())
