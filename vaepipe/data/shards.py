@@ -20,6 +20,7 @@ from vaepipe.errors import DataError
 
 ROWS_PER_GROUP = 1024
 ROWS_PER_FILE = 64 * ROWS_PER_GROUP
+FILE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,18 @@ def _files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     for batch in batches:
         held.append(batch)
         count += batch.num_rows
-        while count >= ROWS_PER_FILE:
+        full = _rows_per_file(batch.schema.field("x").type)
+        while count >= full:
             table = pa.Table.from_batches(held)
-            yield table.slice(0, ROWS_PER_FILE)
-            held = table.slice(ROWS_PER_FILE).to_batches()
-            count -= ROWS_PER_FILE
+            yield table.slice(0, full)
+            held = table.slice(full).to_batches()
+            count -= full
     if count:
         yield pa.Table.from_batches(held)
+
+
+def _rows_per_file(kind: pa.DataType) -> int:
+    """Whole row groups that fit the memory set aside for a file, one of them at least."""
+    row_bytes = kind.list_size * kind.value_type.bit_width // 8
+    groups = FILE_BYTES // (ROWS_PER_GROUP * max(row_bytes, 1))
+    return max(ROWS_PER_GROUP, min(ROWS_PER_FILE, groups * ROWS_PER_GROUP))

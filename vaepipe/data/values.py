@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +17,14 @@ INSIDE = {
     "boolean": (lambda x: (x == 0) | (x == 1), "0 or 1"),
     "unit_interval": (lambda x: (x >= 0) & (x <= 1), "in [0, 1]"),
     "real": (np.isfinite, "finite numbers"),
-    "integer": (lambda x: (x >= 0) & (x == np.floor(x)) & np.isfinite(x), "0, 1, 2 …"),
+    "integer": (lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2**24), "0, 1, 2 … below 2^24"),
 }
-"""What lies in a support, and how to say so."""
+"""What lies in a support, and how to say so; float32 cannot hold every integer from 2^24 on."""
+
+
+def _below(levels: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Integers with an end."""
+    return lambda x: (x >= 0) & (x == np.floor(x)) & (x < levels), f"0 … {levels - 1}"
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -59,15 +67,17 @@ def integers(where: str, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def check_support(where: str, ids: np.ndarray, x: np.ndarray, support: str) -> None:
-    """Every value lies where it was declared to.
+def check_support(
+    where: str, ids: np.ndarray, x: np.ndarray, support: str, levels: int | None = None
+) -> None:
+    """Every value lies where it was declared to; integers below `levels`, where that is given.
 
     Raises:
         DataError: naming the first row that does not.
     """
-    if x.dtype == np.uint8 and support != "boolean":
+    if x.dtype == np.uint8 and support != "boolean" and levels is None:
         return
-    inside, words = INSIDE[support]
+    inside, words = INSIDE[support] if levels is None else _below(levels)
     rows = ~inside(x).reshape(len(x), -1).all(axis=1)
     if not rows.any():
         return
@@ -91,3 +101,155 @@ def _check_lengths(where: str, array: pa.Array, shape: Shape) -> None:
     if lengths - {size}:
         got = ", ".join(map(str, sorted(lengths)))
         raise DataError(f"{where}: examples of {size} values (shape {shape}) expected, got {got}.")
+
+
+class Rows(NamedTuple):
+    """Values of the rows that can be read, which rows those are, and what is wrong with others."""
+
+    x: np.ndarray
+    """`[good, *shape]`, uint8 or float32."""
+    good: np.ndarray
+    """bool `[n]`."""
+    faults: dict[int, str]
+    """Row to reason, for rows that are not good."""
+
+
+def rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
+    """Examples of a batch, row by row: numbers, lists, tensors, PNG or JPEG bytes, flat columns.
+
+    Args:
+        where: of the batch, for messages.
+        columns: one column of examples, or one column for each value of an example.
+        shape: of one example.
+
+    Raises:
+        DataError: no row can be read, because the columns are of another type or length.
+
+    Example:
+        >>> found = rows("t", [pa.array([[1.0, 2.0], None, [3.0]])], (2,))
+        >>> found.x.tolist(), found.faults
+        ([[1.0, 2.0]], {1: 'null', 2: 'expected 2 values, got 1'})
+    """
+    if len(columns) > 1:
+        return _finite(_flat(where, columns, shape))
+    array = columns[0]
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
+        array = array.field("bytes")
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        return _images(array, shape)
+    if is_list(array.type):
+        return _finite(_lists(where, array, shape))
+    return _finite(_flat(where, [array], shape))
+
+
+def _flat(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
+    """One number a row in each column."""
+    size = math.prod(shape)
+    if len(columns) != size:
+        raise DataError(f"{where}: examples of {size} values expected, got {len(columns)} columns.")
+    for column in columns:
+        _check_numeric(where, column.type)
+    good = ~np.logical_or.reduce([c.is_null().to_numpy(zero_copy_only=False) for c in columns])
+    kept = [c.filter(pa.array(good)).to_numpy(zero_copy_only=False) for c in columns]
+    return Rows(_stored(np.stack(kept, 1), shape), good, _named(~good, "null"))
+
+
+def _lists(where: str, array: pa.Array, shape: Shape) -> Rows:
+    size = math.prod(shape)
+    _check_numeric(where, array.type.value_type)
+    if pa.types.is_fixed_size_list(array.type) and array.type.list_size != size:
+        raise DataError(
+            f"{where}: examples of {size} values (shape {shape}) expected, got lists of "
+            f"{array.type.list_size}."
+        )
+    faults = {} if _plain(array) else _list_faults(array, size)
+    good = np.ones(len(array), bool)
+    good[list(faults)] = False
+    kept = array if not faults else array.filter(pa.array(good))
+    return Rows(_stored(kept.flatten().to_numpy(zero_copy_only=False), shape), good, faults)
+
+
+def _plain(array: pa.Array) -> bool:
+    """No nulls and only one possible length: nothing to look for row by row."""
+    whole = pa.types.is_fixed_size_list(array.type) and not array.null_count
+    return whole and not array.flatten().null_count
+
+
+def _list_faults(array: pa.Array, size: int) -> dict[int, str]:
+    faults = {}
+    for row, length in enumerate(array.value_lengths().to_pylist()):
+        if length is None:
+            faults[row] = "null"
+        elif length != size:
+            faults[row] = f"expected {size} values, got {length}"
+        elif array[row].values.null_count:
+            faults[row] = "null among its values"
+    return faults
+
+
+def _finite(found: Rows) -> Rows:
+    """Numbers that are not finite are a fault of their row."""
+    if found.x.dtype == np.uint8:
+        return found
+    wild = np.zeros(len(found.good), bool)
+    wild[found.good] = ~np.isfinite(found.x).reshape(len(found.x), -1).all(1)
+    return without(found, wild, "a value that is not finite")
+
+
+def without(found: Rows, wrong: np.ndarray, reason: str) -> Rows:
+    """The same rows, less those marked in `wrong` `[n]`, which get a reason if they have none."""
+    if not wrong.any():
+        return found
+    faults = _named(wrong, reason) | found.faults
+    good = found.good & ~wrong
+    return Rows(found.x[~wrong[found.good]], good, dict(sorted(faults.items())))
+
+
+def _images(array: pa.Array, shape: Shape) -> Rows:
+    kept, faults = [], {}
+    for row, data in enumerate(array):
+        try:
+            kept.append(picture(data.as_py(), shape))
+        except ValueError as error:
+            faults[row] = str(error)
+    good = np.ones(len(array), bool)
+    good[list(faults)] = False
+    return Rows(np.stack(kept) if kept else np.zeros((0, *shape), np.uint8), good, faults)
+
+
+def picture(data: bytes | None, shape: Shape) -> np.ndarray:
+    """A PNG or JPEG image as uint8 of a shape `[c, h, w]`, `[h, w]` or flat.
+
+    Raises:
+        ValueError: no image, or one of another size.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if data is None:
+        raise ValueError("null")
+    try:
+        with Image.open(BytesIO(data)) as image:
+            made = np.asarray(image.convert("RGB" if shape[:1] == (3,) else "L"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"no readable image: {error}") from error
+    moved = made.transpose(2, 0, 1) if made.ndim == 3 else made
+    if moved.size != math.prod(shape) or (len(shape) > 1 and moved.shape[-2:] != shape[-2:]):
+        raise ValueError(f"an image of {made.shape[1]} x {made.shape[0]}, expected shape {shape}")
+    return moved.reshape(shape)
+
+
+def _check_numeric(where: str, kind: pa.DataType) -> None:
+    known = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not known:
+        raise DataError(f"{where}: expected numbers, got {kind}.")
+
+
+def _stored(raw: np.ndarray, shape: Shape) -> np.ndarray:
+    kind = np.uint8 if raw.dtype in (np.uint8, np.bool_) else np.float32
+    with np.errstate(over="ignore"):  # what overflows is not finite, and found as such
+        return raw.astype(kind, copy=False).reshape(-1, *shape)
+
+
+def _named(mask: np.ndarray, reason: str) -> dict[int, str]:
+    return {int(row): reason for row in np.flatnonzero(mask)}

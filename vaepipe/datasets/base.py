@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import DataSpec
+from vaepipe.data.lexicon import Lexicon
 
 Uniform = Callable[[], Tensor]
 
@@ -58,6 +59,10 @@ class Dataset(ABC):
     def describe(self) -> Mapping[str, str]:
         """What a reader of a result must know about the view, such as its binarization."""
         return {}
+
+    def lexicon(self) -> Lexicon | None:
+        """What the integers of an example say, where they are text; asked when it is written."""
+        return None
 
     def frozen(self, x: Tensor, ids: Tensor) -> Tensor:
         """The view of evaluation: its noise depends on the row's id alone."""

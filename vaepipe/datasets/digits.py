@@ -27,7 +27,7 @@ class Digits(Dataset):
     Splits: 80 % train, 10 % val, 10 % test, by a hash of the id.
 
     Args:
-        binarize: `dynamic`, `static`, `threshold` or `none`; see `GreyView`.
+        binarize: `dynamic`, `static`, `threshold`, `none` or `levels`; see `GreyView`.
         seed: of the static draw and of the frozen draw of evaluation.
     """
 
@@ -38,9 +38,9 @@ class Digits(Dataset):
 
     @property
     def spec(self) -> DataSpec:
-        """`(1, 8, 8)`, boolean or in the unit interval."""
+        """`(1, 8, 8)`, boolean, in the unit interval, or integer."""
         rows = by_id(np.arange(NUM_IMAGES), FRACTIONS)["train"].sum()
-        return DataSpec((1, 8, 8), self._view.support, int(rows))
+        return self._view.spec((1, 8, 8), int(rows))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Digits(Dataset):
         yield record(ids, self._view.stored(images[ids], ids), {"label": labels})
 
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
-        """Grey levels as binary or unit-interval values."""
+        """Grey levels as binary, unit-interval or integer values."""
         return self._view.tensor(x, uniform)
 
     def describe(self) -> Mapping[str, str]:

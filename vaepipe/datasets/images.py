@@ -1,4 +1,4 @@
-"""Grey images and the four ways to show them to a model."""
+"""Grey images and the five ways to show them to a model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions.constraints import Constraint
 
 from vaepipe.core.noise import row_uniform
-from vaepipe.core.spec import SUPPORTS
+from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
 from vaepipe.datasets.base import Uniform, bernoulli
 
-Binarize = Literal["dynamic", "static", "threshold", "none"]
+Binarize = Literal["dynamic", "static", "threshold", "none", "levels"]
+
+_SUPPORT = {"none": "unit_interval", "levels": "integer"}
 
 
 class GreyView:
-    """Grey levels 0 … `levels` as binary or unit-interval tensors.
+    """Grey levels 0 … `levels` as binary, unit-interval or integer tensors.
 
     Args:
         binarize: `dynamic` draws every pixel anew at every visit, x_j ~ Bernoulli(grey_j);
             `static` drew once, when the data were written; `threshold` cuts at one half;
-            `none` keeps grey levels in [0, 1].
+            `none` keeps grey levels in [0, 1]; `levels` keeps them as the integers they are.
         levels: the largest stored value.
         seed: of the static draw and of the frozen draw of evaluation.
     """
@@ -32,24 +33,26 @@ class GreyView:
         """Keep the settings."""
         self.binarize, self.levels, self.seed = binarize, levels, seed
 
-    @property
-    def support(self) -> Constraint:
-        """Where the values live."""
-        return SUPPORTS["unit_interval" if self.binarize == "none" else "boolean"]
+    def spec(self, shape: Shape, num_examples: int) -> DataSpec:
+        """What the view makes of images of a shape."""
+        support = SUPPORTS[_SUPPORT.get(self.binarize, "boolean")]
+        values = self.levels + 1 if self.binarize == "levels" else None
+        return DataSpec(shape, support, num_examples, levels=values)
 
     def stored(self, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """What is written: a static draw is made here, once and for all."""
         if self.binarize != "static":
             return x
-        grey = torch.from_numpy(x) / self.levels
+        grey = torch.tensor(x) / self.levels
         noise = row_uniform(self.seed, torch.from_numpy(ids), grey.shape[1:])
         return (noise < grey).to(torch.uint8).numpy()
 
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
         """The view of stored values."""
-        if self.binarize == "static":
-            return x.to(torch.get_default_dtype())
-        grey = x.to(torch.get_default_dtype()) / self.levels
+        value = x.to(torch.get_default_dtype())
+        if self.binarize in ("static", "levels"):
+            return value
+        grey = value / self.levels
         if self.binarize == "dynamic":
             return bernoulli(grey, uniform)
         return (grey >= 0.5).to(grey.dtype) if self.binarize == "threshold" else grey

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import numpy as np
 import pyarrow as pa
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
@@ -34,6 +35,7 @@ class ParquetDataset(Dataset):
         id_column: unique integers; without it rows are numbered in order.
         label_column: kept as `label`.
         shape: of one example; by default the length of the lists.
+        levels: how many values integers have, 0 … levels - 1; null where there is no end.
         splits: fractions; a row's split is decided by a hash of its id.
 
     Raises:
@@ -50,19 +52,22 @@ class ParquetDataset(Dataset):
         id_column: str | None = None,
         label_column: str | None = None,
         shape: tuple[int, ...] | None = None,
+        levels: Annotated[int, Ge(2)] | None = None,
         splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         self._path, self._support, self._column = str(path), support, column
         self._id, self._label, self._fractions = id_column, label_column, dict(splits)
         self._shape = tuple(shape) if shape else None
+        self._levels = levels
 
     @property
     def spec(self) -> DataSpec:
         """The shape from the first row; `num_examples` from the files' footers."""
         share = self._fractions.get("train", 0.0) / sum(self._fractions.values())
         rows = sum(sources.open_file(name).metadata.num_rows for name in self._files)
-        return DataSpec(self._event_shape(), SUPPORTS[self._support], max(1, round(rows * share)))
+        size = max(1, round(rows * share))
+        return DataSpec(self._event_shape(), SUPPORTS[self._support], size, levels=self._levels)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -119,7 +124,7 @@ class ParquetDataset(Dataset):
 
     def _record(self, where: str, ids: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
         x = values.values(where, batch.column(self._column), self._event_shape())
-        values.check_support(where, ids, x, self._support)
+        values.check_support(where, ids, x, self._support, self._levels)
         extra = {"label": batch.column(self._label)} if self._label else {}
         return record(ids, x, extra)
 
@@ -142,7 +147,7 @@ class ParquetDataset(Dataset):
 
     @cached_property
     def _files(self) -> list[str]:
-        return sources.find(self._path)
+        return sources.find(self._path)[1]
 
 
 def _check_unique(path: str, ids: np.ndarray) -> None:

@@ -1,0 +1,171 @@
+"""A folder of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, final
+
+import numpy as np
+import pyarrow as pa
+from annotated_types import Ge
+from torch import Tensor
+
+from vaepipe.core.spec import DataSpec, Shape
+from vaepipe.data.schema import record
+from vaepipe.datasets import pictures
+from vaepipe.datasets.base import Dataset, Uniform
+from vaepipe.datasets.images import Binarize, GreyView
+from vaepipe.datasets.pictures import Mode
+from vaepipe.datasets.splits import by_id
+from vaepipe.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_BITS = 53  # an id is exact as a floating-point number, in any reader
+
+
+@final
+class ImageFolder(Dataset):
+    """PNG and JPEG files of a folder and of the folders in it.
+
+    A file's id is a hash of its path below `path`, so that files that are added or removed move no
+    other between splits. Hidden files are left out. `file` is kept as a column.
+
+    Args:
+        path: the folder.
+        size: side of a square to scale and crop to, see `pictures.read`; without it all pictures
+            must have the size of the first.
+        mode: `L` for grey levels, `RGB` for colour.
+        labels: keep the name of the folder that a file lies in as `class`, and its number in
+            alphabetical order as `label`.
+        binarize: `dynamic`, `static`, `threshold`, `none` or `levels`; see `GreyView`.
+        seed: of the static draw and of the frozen draw of evaluation.
+        splits: fractions; a picture's split is decided by its id.
+
+    Raises:
+        DataError: when the files are read: none there, one damaged, or sizes that differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        size: Annotated[int, Ge(1)] | None = None,
+        mode: Mode = "RGB",
+        labels: bool = False,
+        binarize: Binarize = "none",
+        seed: Annotated[int, Ge(0)] = 0,
+        splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
+    ) -> None:
+        """Nothing is read yet."""
+        self._path, self._size, self._labels = Path(path), size, labels
+        self._mode: Mode = mode
+        self._view = GreyView(binarize, 255, seed)
+        self._fractions = dict(splits)
+        self.noise_seed = seed
+
+    @property
+    def spec(self) -> DataSpec:
+        """`(channels, height, width)`: of the first picture, unless `size` says it."""
+        return self._view.spec(self._shape, self._rows)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """As given."""
+        return tuple(self._fractions)
+
+    def prepare(self) -> None:
+        """Look for the files, and read the first."""
+        pictures.read(self._path / self._files[0], self._mode, self._size)
+
+    def examples(self, split: str) -> Iterator[pa.RecordBatch]:
+        """Rows with `id`, `x`, `file` and, if asked for, `label` and `class`."""
+        rows = np.flatnonzero(self._masks[split])
+        for chunk in pictures.chunks(rows, int(np.prod(self._shape))):
+            names = [self._files[row] for row in chunk]
+            x = np.stack([self._read(name) for name in names])
+            ids = self._ids[chunk]
+            yield record(ids, self._view.stored(x, ids), {"file": names} | self._classes(names))
+
+    def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
+        """Bytes as binary, unit-interval or integer values."""
+        return self._view.tensor(x, uniform)
+
+    def describe(self) -> Mapping[str, str]:
+        """Where the pictures come from, binarization and its seed."""
+        return {"source": str(self._path), "mode": self._mode, **self._view.describe()}
+
+    @cached_property
+    def _files(self) -> list[str]:
+        """Paths below the folder, in alphabetical order."""
+        found = sorted(_walk(self._path))
+        if not found:
+            kinds = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+            raise DataError(
+                f"{self._path}: no pictures there. Expected {kinds} in it or in its folders."
+            )
+        return found
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        ids = np.array([_id(name) for name in self._files], np.int64)
+        unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
+        if len(unique) < len(ids):
+            name = self._files[first[counts > 1][0]]
+            raise DataError(f"{self._path / name}: another file has the same id; rename it.")
+        return ids
+
+    @cached_property
+    def _masks(self) -> dict[str, np.ndarray]:
+        return by_id(self._ids, self._fractions)
+
+    @property
+    def _rows(self) -> int:
+        return max(1, int(np.count_nonzero(self._masks.get("train", ()))))
+
+    @cached_property
+    def _shape(self) -> Shape:
+        if self._size is not None:
+            return (1 if self._mode == "L" else 3, self._size, self._size)
+        return pictures.read(self._path / self._files[0], self._mode).shape
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return sorted({_class(name) for name in self._files})
+
+    def _classes(self, files: list[str]) -> dict[str, list[str] | list[int]]:
+        if not self._labels:
+            return {}
+        names = [_class(file) for file in files]
+        return {"label": [self._names.index(name) for name in names], "class": names}
+
+    def _read(self, name: str) -> np.ndarray:
+        x = pictures.read(self._path / name, self._mode, self._size)
+        if x.shape != self._shape:
+            height, width = self._shape[1:]
+            raise DataError(
+                f"{self._path / name}: a picture of {x.shape[2]} x {x.shape[1]} pixels, but the "
+                f"first, {self._files[0]}, has {width} x {height}. Give `size` to bring all of "
+                "them to one."
+            )
+        return x
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Pictures below a folder, as paths with slashes."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _id(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> (64 - _BITS)
+
+
+def _class(name: str) -> str:
+    return name.rpartition("/")[0] or "."
