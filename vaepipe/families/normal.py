@@ -14,38 +14,11 @@ from torch.distributions import (
     register_kl,
 )
 from torch.distributions.kl import kl_divergence
-from torch.nn.functional import softplus
 
 from vaepipe.core import Cap, Family, Shape
+from vaepipe.core.scales import positive as positive
+from vaepipe.core.scales import raw_of as raw_of
 from vaepipe.errors import CompatibilityError
-
-_FLOOR = 1e-6
-_UNIT = math.log(math.expm1(1 - _FLOOR))
-
-
-def positive(raw: Tensor) -> Tensor:
-    """A scale from an unbounded feature: softplus(raw + c) + 1e-6, with c so that zero gives one.
-
-    Growth is linear, so a wild feature does not overflow; the floor keeps the square of the scale,
-    and its logarithm, finite in float32.
-
-    Example:
-        >>> round(positive(torch.zeros(())).item(), 5)
-        1.0
-    """
-    return softplus(raw + _UNIT) + _FLOOR
-
-
-def raw_of(scale: Tensor) -> Tensor:
-    """The inverse of `positive`, for scales above 1e-6.
-
-    Example:
-        >>> scale = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
-        >>> torch.allclose(positive(raw_of(scale)), scale, rtol=1e-9)
-        True
-    """
-    above = scale - _FLOOR
-    return above + torch.log(-torch.expm1(-above)) - _UNIT
 
 
 @final

@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.distributions import Categorical, constraints, transform_to
+from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape
@@ -32,8 +33,9 @@ class VampPrior(Prior):
     """p(z) = (1/K) sum_k q(z | u_k): a mixture of variational posteriors.
 
     Tomczak and Welling (2018), eq. 9. The pseudo-inputs u_k are learned; binary data are relaxed to
-    [0, 1]. They start near the mean training example where it is known. It has no parameters
-    besides: the gradient reaches the encoder through it.
+    [0, 1], integers to the interval from 0 to their largest value. They start near the mean
+    training example where it is known. It has no parameters besides: the gradient reaches the
+    encoder through it.
 
     Args:
         latent_shape: unused; q(z | x) knows it.
@@ -54,7 +56,7 @@ class VampPrior(Prior):
         self, latent_shape: Shape, data: DataSpec, *, components: Annotated[int, Ge(1)] = 500
     ) -> None:
         super().__init__()
-        self.transform = transform_to(_RELAXED[data.support_name])
+        self.transform = transform_to(_relaxed(data))
         noise = _NOISE * torch.randn(components, *data.shape)
         self.raw = torch.nn.Parameter(_start(data, self.transform) + noise)
         self.register_buffer("logits", torch.zeros(components), persistent=False)
@@ -70,10 +72,19 @@ class VampPrior(Prior):
         return PriorDraw(Mixture(weights, parts))
 
 
+def _relaxed(data: DataSpec) -> Constraint:
+    """Where pseudo-inputs live: between the ends of the data, where they have ends."""
+    if data.levels is not None:
+        return constraints.interval(0.0, data.levels - 1.0)
+    return _RELAXED[data.support_name]
+
+
 def _start(data: DataSpec, transform: Transform) -> Tensor:
     """The mean example before the transform, kept off the ends of its interval; else zero."""
     if data.mean is None:
         return torch.zeros(data.shape)
     low, high = _INSIDE[data.support_name]
+    if data.levels is not None:
+        high = data.levels - 1.001
     mean = data.mean.to(torch.get_default_dtype()).clamp(low, high)
     return torch.as_tensor(transform.inv(mean))
