@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -20,6 +20,8 @@ from vaepipe.core import (
     rate_per_dimension,
 )
 from vaepipe.errors import CompatibilityError
+from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.schedules import Ramp
 
 
 @final
@@ -30,13 +32,16 @@ class ELBO(JointObjective):
         beta_t = beta min(1, epoch / warmup_epochs)
 
     Kingma and Welling (2014), eq. 3; beta: Higgins et al. (2017), eq. 4; warm-up: Bowman et al.
-    (2016), section 3.1; free bits: Kingma et al. (2016), eq. 16. `bound` is the true bound
-    whatever the weights. Where no closed form exists the rate is log q(z) - log p(z).
+    (2016), section 3.1, and in cycles: Fu et al. (2019), eqs. 6 and 7; free bits: Kingma et al.
+    (2016), eq. 16. `bound` is the true bound whatever the weights. Where no closed form exists the
+    rate is log q(z) - log p(z).
 
     Args:
         samples: draws of z per example.
         beta: final weight of the rate.
         warmup_epochs: passes over the data until the weight is final.
+        cycles: how many times the weight rises from zero.
+        cycle_share: of a cycle that the rise takes; the weight stays for the rest of it.
         free_bits: nats of each latent dimension's mean rate that cost nothing.
 
     Raises:
@@ -51,12 +56,15 @@ class ELBO(JointObjective):
         samples: Annotated[int, Ge(1)] = 1,
         beta: Annotated[float, Ge(0)] = 1.0,
         warmup_epochs: Annotated[float, Ge(0)] = 0.0,
+        cycles: Annotated[int, Ge(1)] = 1,
+        cycle_share: Annotated[float, Gt(0), Le(1)] = 0.5,
         free_bits: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__()
         self.samples = samples
         self.beta = beta
         self.warmup_epochs = warmup_epochs
+        self.weight = Ramp(beta, warmup_epochs, cycles, cycle_share)
         self.free_bits = free_bits
 
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
@@ -66,12 +74,12 @@ class ELBO(JointObjective):
         log_lik = model.generator(z).log_prob(x)  # [k, batch]
         exact = rate(q, p.z, z).expand_as(log_lik)
         cost = self._clamped_rate(q, p.z, z) if self.free_bits else exact.mean()
-        weight = _weight(self.beta, self.warmup_epochs, ctx)
-        return _estimate(log_lik, exact, cost, p.global_kl / ctx.num_examples, weight)
+        global_rate = p.global_kl / ctx.num_examples
+        return weighted(log_lik, exact, cost, global_rate, self.weight.at(ctx))
 
     def warm(self, ctx: StepContext) -> bool:
         """Is the weight of the rate final?"""
-        return ctx.epoch >= self.warmup_epochs
+        return self.weight.ended(ctx)
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate is computed."""
@@ -100,6 +108,8 @@ class SampledELBO(JointObjective):
         samples: draws of z per example.
         beta: final weight of the rate.
         warmup_epochs: passes over the data until the weight is final.
+        cycles: how many times the weight rises from zero.
+        cycle_share: of a cycle that the rise takes; the weight stays for the rest of it.
     """
 
     needs = Cap.RSAMPLE | Cap.DENSITY
@@ -110,38 +120,26 @@ class SampledELBO(JointObjective):
         samples: Annotated[int, Ge(1)] = 1,
         beta: Annotated[float, Ge(0)] = 1.0,
         warmup_epochs: Annotated[float, Ge(0)] = 0.0,
+        cycles: Annotated[int, Ge(1)] = 1,
+        cycle_share: Annotated[float, Gt(0), Le(1)] = 0.5,
     ) -> None:
         super().__init__()
         self.samples = samples
         self.beta = beta
         self.warmup_epochs = warmup_epochs
+        self.weight = Ramp(beta, warmup_epochs, cycles, cycle_share)
 
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
         log_lik, sampled = log_terms(model, x, q.rsample((self.samples,)), p, q)
-        weight = _weight(self.beta, self.warmup_epochs, ctx)
         global_rate = p.global_kl / ctx.num_examples
-        return _estimate(log_lik, sampled, sampled.mean(), global_rate, weight)
+        return weighted(log_lik, sampled, sampled.mean(), global_rate, self.weight.at(ctx))
 
     def warm(self, ctx: StepContext) -> bool:
         """Is the weight of the rate final?"""
-        return ctx.epoch >= self.warmup_epochs
+        return self.weight.ended(ctx)
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate is computed."""
         return {"rate": "sampled"}
-
-
-def _weight(beta: float, warmup_epochs: float, ctx: StepContext) -> float:
-    return beta * min(1.0, ctx.epoch / warmup_epochs) if warmup_epochs else beta
-
-
-def _estimate(
-    log_lik: Tensor, exact: Tensor, cost: Tensor, global_rate: Tensor | float, weight: float
-) -> Estimate:
-    """`log_lik` and the true rate `exact` are `[k, batch]`; `cost` `[]` is what is paid for it."""
-    terms = {"log_lik": log_lik.detach().mean(0), "rate": exact.detach().mean(0)}
-    bound = terms["log_lik"] - terms["rate"] - global_rate
-    surrogate = weight * (cost + global_rate) - log_lik.mean()
-    return Estimate(bound.detach(), surrogate, terms)

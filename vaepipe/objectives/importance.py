@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-from annotated_types import Ge
+import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from vaepipe.core import (
@@ -12,6 +13,9 @@ from vaepipe.core import (
     Estimate,
     JointObjective,
     LatentModel,
+    Objective,
+    Part,
+    Phase,
     StepContext,
     frozen,
     log_mean_exp,
@@ -80,6 +84,122 @@ class DReG(JointObjective):
         bound = log_mean_exp(log_w.detach()) - global_rate
         surrogate = global_rate - (v * log_w).sum(0).mean()
         return Estimate(bound.detach(), surrogate, _terms(log_lik, rate))
+
+
+@final
+class MIWAE(JointObjective):
+    """The mean of m importance-weighted bounds of k draws each.
+
+        E (1/m) sum_j log (1/k) sum_i w_ij
+
+    Rainforth et al. (2018), eq. 9. In expectation it is the bound of `iwae` with k draws, which is
+    what `bound` reports; its encoder's gradient has less noise, by 1 / sqrt(m).
+
+    Args:
+        m: bounds that are averaged.
+        k: draws of z per example in each of them.
+    """
+
+    needs = Cap.RSAMPLE | Cap.DENSITY
+    conformance = {"options": {"m": 2, "k": 3}, "same_bound_as": {"type": "iwae", "k": 3}}
+
+    def __init__(self, *, m: Annotated[int, Ge(1)] = 8, k: Annotated[int, Ge(1)] = 8) -> None:
+        super().__init__()
+        self.m = m
+        self.k = k
+
+    def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """Bound and surrogate for `x` `[batch, *x]`."""
+        return _mean_of_bounds(model, x, ctx, self.m, self.k)
+
+
+@final
+class PIWAE(Objective):
+    """An encoder that follows the mean of m bounds, a decoder that follows one bound of m k draws.
+
+        encoder: E (1/m) sum_j log (1/k) sum_i w_ij,   the rest: E log (1/(m k)) sum_ij w_ij
+
+    Rainforth et al. (2018), section 5.3 (partially importance weighted). The encoder moves first,
+    then decoder and prior, on draws of their own; each phase's `bound` is the one that it follows,
+    so what is reported last is the bound of `iwae` with m k draws.
+
+    Args:
+        m: bounds that the encoder's target averages.
+        k: draws of z per example in each of them.
+    """
+
+    needs = Cap.RSAMPLE | Cap.DENSITY
+    trains = Part.MODEL
+
+    def __init__(self, *, m: Annotated[int, Ge(1)] = 8, k: Annotated[int, Ge(1)] = 8) -> None:
+        super().__init__()
+        self.m = m
+        self.k = k
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Encoder, then generator."""
+        generator = Part.GENERATOR | Part.PRIOR
+        return (
+            Phase("inference", Part.INFERENCE, self.infer),
+            Phase("generation", generator, self.generate),
+        )
+
+    def infer(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """The mean of m bounds, for the encoder."""
+        return _mean_of_bounds(model, x, ctx, self.m, self.k)
+
+    def generate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """One bound of m k draws, for decoder and prior."""
+        with torch.no_grad():
+            q = model.inference(x)
+            z = q.sample((self.m * self.k,))
+            log_q = q.log_prob(z)
+        p = model.p_z()
+        log_lik, rate = model.generator(z).log_prob(x), log_q - p.z.log_prob(z)
+        bound = log_mean_exp(log_lik - rate) - p.global_kl / ctx.num_examples
+        return Estimate(bound.detach(), -bound.mean(), _terms(log_lik, rate))
+
+
+@final
+class CIWAE(JointObjective):
+    """A mixture of the ELBO and the importance-weighted bound of the same k draws.
+
+        surrogate: -[ beta E (1/k) sum_i log w_i + (1 - beta) E log (1/k) sum_i w_i ]
+
+    Rainforth et al. (2018), eq. 10. `bound` is the importance-weighted bound, the tighter of the
+    two, whatever beta: comparable with `iwae`.
+
+    Args:
+        beta: weight of the ELBO; 0 is `iwae`, 1 is `elbo_sampled` with k samples.
+        k: draws of z per example.
+    """
+
+    needs = Cap.RSAMPLE | Cap.DENSITY
+    conformance = {"options": {"k": 3}, "same_bound_as": {"type": "iwae", "k": 3}}
+
+    def __init__(
+        self, *, beta: Annotated[float, Ge(0), Le(1)] = 0.05, k: Annotated[int, Ge(1)] = 64
+    ) -> None:
+        super().__init__()
+        self.beta = beta
+        self.k = k
+
+    def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """Bound and surrogate for `x` `[batch, *x]`."""
+        q, p = model.inference(x), model.p_z()
+        log_lik, rate = log_terms(model, x, q.rsample((self.k,)), p, q)  # [k, batch]
+        global_rate = p.global_kl / ctx.num_examples
+        elbo, tight = (log_lik - rate).mean(0), log_mean_exp(log_lik - rate)
+        mixed = self.beta * elbo + (1 - self.beta) * tight - global_rate
+        return Estimate((tight - global_rate).detach(), -mixed.mean(), _terms(log_lik, rate))
+
+
+def _mean_of_bounds(model: LatentModel, x: Tensor, ctx: StepContext, m: int, k: int) -> Estimate:
+    q, p = model.inference(x), model.p_z()
+    log_lik, rate = log_terms(model, x, q.rsample((m * k,)), p, q)
+    each = log_mean_exp((log_lik - rate).unflatten(0, (m, k)), dim=1)  # [m, batch]
+    bound = each.mean(0) - p.global_kl / ctx.num_examples
+    return Estimate(bound.detach(), -bound.mean(), _terms(log_lik, rate))
 
 
 def _terms(log_lik: Tensor, rate: Tensor) -> dict[str, Tensor]:

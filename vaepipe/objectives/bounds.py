@@ -1,0 +1,55 @@
+"""Lines that objectives share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaepipe.core import Estimate, LatentModel, StepContext, has_closed_form, rate
+
+
+def weighted(
+    log_lik: Tensor, exact: Tensor, cost: Tensor, global_rate: Tensor | float, weight: float
+) -> Estimate:
+    """The ELBO as the bound, with something else to pay for the rate.
+
+        bound = E_q log p(x | z) - rate - global_rate
+        surrogate = weight (cost + global_rate) - mean log p(x | z)
+
+    Args:
+        log_lik: log p(x | z), `[k, batch]`, nats.
+        exact: the true rate, `[k, batch]`, nats.
+        cost: what is paid for it, `[]`.
+        global_rate: KL of global variables, nats per example.
+        weight: of what is paid.
+    """
+    terms = {"log_lik": log_lik.detach().mean(0), "rate": exact.detach().mean(0)}
+    bound = terms["log_lik"] - terms["rate"] - global_rate
+    surrogate = weight * (cost + global_rate) - log_lik.mean()
+    return Estimate(bound.detach(), surrogate, terms)
+
+
+def elbo_at(
+    model: LatentModel, x: Tensor, q: Distribution, z: Tensor, ctx: StepContext
+) -> Estimate:
+    """The ELBO of q at its draws z `[k, batch, *latent]`, as a function of all that made them."""
+    p = model.p_z()
+    log_lik = model.generator(z).log_prob(x)
+    exact = rate(q, p.z, z).expand_as(log_lik)
+    return weighted(log_lik, exact, exact.mean(), p.global_kl / ctx.num_examples, 1.0)
+
+
+def elbo_under(
+    model: LatentModel, x: Tensor, q: Distribution, k: int, ctx: StepContext
+) -> Estimate:
+    """The ELBO of a constant q from k draws, as a function of decoder and prior: an M-step."""
+    p = model.p_z()
+    known = has_closed_form(q, p.z)
+    with torch.no_grad():
+        z = q.sample((k,))
+        log_q = torch.zeros(()) if known else q.log_prob(z)
+    log_lik = model.generator(z).log_prob(x)
+    exact = rate(q, p.z, z) if known else log_q - p.z.log_prob(z)
+    exact = exact.expand_as(log_lik)
+    return weighted(log_lik, exact, exact.mean(), p.global_kl / ctx.num_examples, 1.0)

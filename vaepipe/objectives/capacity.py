@@ -1,0 +1,74 @@
+"""A rate that is held at a target, which rises during training."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+from annotated_types import Ge
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    JointObjective,
+    LatentModel,
+    StepContext,
+    has_closed_form,
+    rate,
+)
+from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.schedules import Ramp
+
+
+@final
+class Capacity(JointObjective):
+    """The rate R of a batch is pulled to C_t nats, which grow linearly to `capacity`.
+
+        surrogate = gamma |R - C_t| + global_kl / N - E_q log p(x | z)
+        C_t = capacity min(1, epoch / warmup_epochs)
+
+    Burgess et al. (2018), eq. 8, with the mean rate of the batch inside the absolute value. `bound`
+    is the ELBO.
+
+    Args:
+        samples: draws of z per example.
+        gamma: price of a nat away from the target.
+        capacity: the target in the end, nats.
+        warmup_epochs: passes over the data until the target is final.
+    """
+
+    needs = Cap.RSAMPLE
+    conformance = {
+        "exempt": {"it learns": "a rate far from the capacity costs more than the bound gains"}
+    }
+
+    def __init__(
+        self,
+        *,
+        samples: Annotated[int, Ge(1)] = 1,
+        gamma: Annotated[float, Ge(0)] = 100.0,
+        capacity: Annotated[float, Ge(0)] = 25.0,
+        warmup_epochs: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.samples = samples
+        self.gamma = gamma
+        self.target = Ramp(capacity, warmup_epochs)
+
+    def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """Bound and surrogate for `x` `[batch, *x]`."""
+        q, p = model.inference(x), model.p_z()
+        z = q.rsample((self.samples,))
+        log_lik = model.generator(z).log_prob(x)  # [k, batch]
+        exact = rate(q, p.z, z).expand_as(log_lik)
+        cost = self.gamma * (exact.mean() - self.target.at(ctx)).abs()
+        return weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
+
+    def warm(self, ctx: StepContext) -> bool:
+        """Is the target final?"""
+        return self.target.ended(ctx)
+
+    def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
+        """How the rate is computed."""
+        return {"rate": "closed form" if has_closed_form(q, p) else "sampled"}

@@ -1,0 +1,149 @@
+"""A price on the dependence between latent dimensions."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Annotated, Literal, final
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    JointObjective,
+    LatentModel,
+    StepContext,
+    has_closed_form,
+    rate,
+)
+from vaepipe.errors import CompatibilityError
+from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.schedules import Ramp
+
+Estimator = Literal["weighted", "stratified"]
+
+
+@final
+class BetaTC(JointObjective):
+    """The ELBO with a higher price for one part of the rate, the total correlation.
+
+        R = I(x; z) + TC + sum_d KL(q(z_d) || p(z_d)),   TC = KL(q(z) || prod_d q(z_d))
+        surrogate = R + (beta_t - 1) TC - E_q log p(x | z)
+
+    Chen et al. (2018), eqs. 2 and 4, with alpha = gamma = 1: the other two parts need no estimate
+    of q(z). The aggregate posterior is estimated from the batch (`log_aggregate`). `bound` is the
+    ELBO.
+
+    Args:
+        beta: final price of the total correlation.
+        estimator: of q(z).
+        warmup_epochs: passes over the data in which beta rises from 1.
+
+    Raises:
+        CompatibilityError: the marginals of q(z | x) are not known.
+    """
+
+    needs = Cap.RSAMPLE | Cap.DENSITY
+
+    def __init__(
+        self,
+        *,
+        beta: Annotated[float, Ge(0)] = 6.0,
+        estimator: Estimator = "stratified",
+        warmup_epochs: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.estimator: Estimator = estimator
+        self.extra = Ramp(beta - 1, warmup_epochs)
+
+    def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """Bound and surrogate for `x` `[batch, *x]`."""
+        q, p = model.inference(x), model.p_z()
+        z = q.rsample((1,))
+        log_lik = model.generator(z).log_prob(x)
+        exact = rate(q, p.z, z).expand_as(log_lik)
+        tc = total_correlation(q, z.squeeze(0), ctx.num_examples, self.estimator)
+        cost = exact.mean() + self.extra.at(ctx) * tc.mean()
+        bound, surrogate, terms = weighted(
+            log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0
+        )
+        return Estimate(bound, surrogate, {**terms, "total_correlation": tc.detach()})
+
+    def warm(self, ctx: StepContext) -> bool:
+        """Is the price final?"""
+        return self.extra.ended(ctx)
+
+    def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
+        """How the rate and q(z) are computed."""
+        known = "closed form" if has_closed_form(q, p) else "sampled"
+        return {"rate": known, "aggregate posterior": self.estimator}
+
+
+def total_correlation(
+    q: Distribution, z: Tensor, num_examples: int, estimator: Estimator
+) -> Tensor:
+    """log q(z_i) - sum_d log q(z_id), estimated from a batch: `[batch]`, nats.
+
+    Args:
+        q: q(z | x), batch shape `[batch]`.
+        z: a draw for each example, `[batch, *latent]`.
+        num_examples: N.
+        estimator: see `log_aggregate`.
+    """
+    pairs = z.unsqueeze(1)  # [batch, 1, *latent] against q of batch shape [batch]
+    joint = log_aggregate(q.log_prob(pairs), num_examples, estimator)
+    each = log_aggregate(marginals(q).log_prob(pairs), num_examples, estimator)
+    return joint - each.flatten(1).sum(-1)
+
+
+def log_aggregate(log_q: Tensor, num_examples: int, estimator: Estimator) -> Tensor:
+    """log q(z_i) from a batch, q(z) = (1/N) sum_n q(z | x_n): `[batch, *rest]`.
+
+        weighted:   log (1/(N M)) sum_j q(z_i | x_j)
+        stratified: log [ (1/N) q(z_i | x_i) + ((N-1)/N) mean_{j != i} q(z_i | x_j) ]
+
+    Chen et al. (2018), eq. 5, and their appendix C.2, here averaged over the order of the batch,
+    which keeps its expectation: the estimate of q(z_i), before the logarithm, is unbiased for a
+    batch drawn without replacement. The first is a lower bound of log q(z_i), off by about log M.
+
+    Args:
+        log_q: log q(z_i | x_j), `[batch, batch, *rest]`.
+        num_examples: N.
+        estimator: which.
+    """
+    batch = len(log_q)
+    if estimator == "weighted":
+        return log_q.logsumexp(1) - math.log(num_examples * batch)
+    others = (num_examples - 1) / (num_examples * max(1, batch - 1))
+    weights = torch.full((batch, batch), others, dtype=log_q.dtype, device=log_q.device)
+    weights = weights.fill_diagonal_(1 / num_examples if batch > 1 else 1.0).log()
+    return (log_q + weights.reshape(batch, batch, *[1] * (log_q.ndim - 2))).logsumexp(1)
+
+
+@singledispatch
+def marginals(q: Distribution) -> Distribution:
+    """q(z_d | x) of every dimension: event shape `[]`, batch shape `[batch, *latent]`.
+
+    Register other types with `marginals.register`.
+
+    Raises:
+        CompatibilityError: they are not known.
+    """
+    raise CompatibilityError(
+        f"objective 'beta_tc' needs the marginals of q(z|x), which are not known of "
+        f"{type(q).__name__}. Choose family 'diagonal_normal' or 'full_normal'."
+    )
+
+
+@marginals.register
+def _independent(q: Independent) -> Distribution:
+    return q.base_dist
+
+
+@marginals.register
+def _full(q: MultivariateNormal) -> Normal:
+    return Normal(q.loc, q.variance.sqrt(), validate_args=False)
