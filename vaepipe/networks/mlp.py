@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal, final
 
+import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from vaepipe.core import Network, Shape
+from vaepipe.core import ACTIVATIONS, Activation, Network, Shape
+from vaepipe.core.perceptron import affine
+from vaepipe.networks.window import window
 
-Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "softplus", "leaky_relu"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "leaky_relu": nn.LeakyReLU,
-}
+Kind = Literal["plain", "gated", "residual"]
 
 
 @final
 class MLP(Network):
-    """Affine maps with an activation between them: h_{i+1} = a(W_i h_i + b_i).
+    """Affine maps with something between them that is not affine.
 
-    Weights start by Glorot and Bengio (2010), eq. 16, biases at zero.
+        plain: h_{i+1} = a(W_i h_i + b_i)
+        gated: h_{i+1} = (W_i h_i + b_i) * sigmoid(V_i h_i + c_i)
+        residual: h_{i+1} = P_i h_i + B_i a(A_i h_i + b_i) + c_i,   P_i = 1 between equal widths
+
+    The gate is that of Dauphin et al. (2017), eq. 1; Tomczak and Welling (2018) build their models
+    of it. A last affine map makes the features. Weights start by Glorot and Bengio (2010), eq. 16,
+    biases at zero.
 
     Args:
         in_shape: event shape of the input, flattened.
         out_shape: event shape of the features.
         hidden: widths of the hidden layers; none gives an affine map.
-        activation: of the hidden layers.
+        activation: of the hidden layers; gated ones have none.
+        kind: how a hidden layer is made.
+        reads: [from, to], if only these places of the flat input are read: the decoder of a
+            latent of two layers reads the lower one.
+
+    Raises:
+        CompatibilityError: `reads` is not within the input.
 
     Example:
         >>> import torch
@@ -49,21 +55,69 @@ class MLP(Network):
         *,
         hidden: list[Annotated[int, Ge(1)]] = [256, 256],  # noqa: B006 (read, never written)
         activation: Activation = "relu",
+        kind: Kind = "plain",
+        reads: list[Annotated[int, Ge(0)]] | None = None,
     ) -> None:
         super().__init__()
-        widths = [math.prod(in_shape), *hidden, math.prod(out_shape)]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [_affine(fan_in, fan_out), _ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.window = window(in_shape, reads)
+        widths = [self.window.stop - self.window.start, *hidden]
+        layers = [_layer(kind, activation, *pair) for pair in pairwise(widths)]
+        last = affine(widths[-1], math.prod(out_shape))
+        self.layers = nn.Sequential(*(part for layer in layers for part in layer), last)
 
     def forward(self, v: Tensor) -> Tensor:
         """`[n, *in_shape] -> [n, prod(out_shape)]`."""
-        return self.layers(v.flatten(1))
+        return self.layers(v.flatten(1)[:, self.window])
 
 
-def _affine(fan_in: int, fan_out: int) -> nn.Linear:
-    layer = nn.Linear(fan_in, fan_out)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+@final
+class Elementwise(nn.Module):
+    """An activation as a module."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Any shape."""
+        return ACTIVATIONS[self.name](h)
+
+
+@final
+class Gated(nn.Module):
+    """(W h + b) * sigmoid(V h + c)."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.value, self.gate = affine(fan_in, fan_out), affine(fan_in, fan_out)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """`[n, fan_in] -> [n, fan_out]`."""
+        return self.value(h) * torch.sigmoid(self.gate(h))
+
+
+@final
+class Residual(nn.Module):
+    """P h + B a(A h + b) + c."""
+
+    def __init__(self, fan_in: int, fan_out: int, activation: str) -> None:
+        super().__init__()
+        self.way: nn.Module = nn.Identity()
+        if fan_in != fan_out:
+            self.way = nn.Linear(fan_in, fan_out, bias=False)
+            nn.init.xavier_uniform_(self.way.weight)
+        self.inner, self.outer = affine(fan_in, fan_out), affine(fan_out, fan_out)
+        self.activation = activation
+
+    def forward(self, h: Tensor) -> Tensor:
+        """`[n, fan_in] -> [n, fan_out]`."""
+        return self.way(h) + self.outer(ACTIVATIONS[self.activation](self.inner(h)))
+
+
+def _layer(kind: str, activation: str, fan_in: int, fan_out: int) -> list[nn.Module]:
+    makers: dict[str, Callable[[], list[nn.Module]]] = {
+        "plain": lambda: [affine(fan_in, fan_out), Elementwise(activation)],
+        "gated": lambda: [Gated(fan_in, fan_out)],
+        "residual": lambda: [Residual(fan_in, fan_out, activation)],
+    }
+    return makers[kind]()
