@@ -1,10 +1,7 @@
 """Whole fits: resumed, stopped, shared between ranks; what they leave behind."""
 
-import json
 import multiprocessing
-import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -15,48 +12,13 @@ import pytest
 import torch
 from fits import digits as write_digits
 from fits import fit_rank, fit_task, own, part
+from runs import COMPUTE, curve, epochs, events, fit, killed, same, weights
 from safetensors.torch import load_file
 
 from vaepipe.compute import jobs, outputs
 from vaepipe.compute.local import LocalCompute
 from vaepipe.errors import CompatibilityError, TrainingError
-from vaepipe.journal import Journal
 from vaepipe.training import bundle
-
-COMPUTE = LocalCompute(gpus_per_worker=0)
-
-
-def events(task):
-    return Journal(Path(task.output) / outputs.JOURNAL).read()
-
-
-def epochs(task):
-    return [e for e in events(task) if e["event"] == "epoch"]
-
-
-def curve(task):
-    """Every number of every epoch that is not a time."""
-    clock = "examples_per_second"
-    return [{k: v for k, v in e["metrics"].items() if k != clock} for e in epochs(task)]
-
-
-def weights(task):
-    folder = Path(task.output)
-    return {
-        f"{path.name}:{name}": tensor
-        for path in (folder / "model/weights.safetensors", folder / "checkpoint/last.safetensors")
-        for name, tensor in load_file(path).items()
-    }
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def fit(data, output, **changes):
-    task = fit_task(data, output, **changes)
-    COMPUTE.train(task)
-    return task
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +68,6 @@ def test_a_fit_that_is_done_is_not_done_again(plain):
     before = events(plain)
     COMPUTE.train(plain)
     assert events(plain) == before
-
-
-def killed(task, step):
-    """Run a task in a process that is killed with SIGKILL at a step."""
-    mortal = replace(task, objective=own("Mortal", step=step))
-    code = (
-        "import json, sys\n"
-        "from vaepipe.compute.base import TrainTask\n"
-        "from vaepipe.compute.local import LocalCompute\n"
-        "task = TrainTask.from_dict(json.loads(sys.argv[1]))\n"
-        "LocalCompute(gpus_per_worker=0).train(task)\n"
-    )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "helpers")}
-    command = [sys.executable, "-c", code, json.dumps(mortal.to_dict())]
-    return subprocess.run(command, env=env, timeout=300, check=False).returncode
 
 
 @pytest.mark.parametrize("step", [25, 33])
@@ -225,21 +172,28 @@ def test_the_last_epoch_is_reported_when_the_model_is_there(digits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "objective",
-    [part("objectives", "elbo"), own("Alternating")],
-    ids=["one phase", "two phases"],
+    ("objective", "accumulate"),
+    [(own("Noiseless"), 3), (own("Alternating"), 1)],
+    ids=["one phase, batches in parts", "two phases"],
 )
-def test_two_ranks_end_with_the_same_parameters(objective, digits, tmp_path):
+def test_two_ranks_end_with_the_same_parameters(objective, accumulate, digits, tmp_path):
+    """Without noise, those of one worker with whole batches."""
     context = multiprocessing.get_context("spawn")
-    task = fit_task(digits, tmp_path / "fit", epochs=2, objective=objective)
+    still = replace(digits, dataset=part("datasets", "digits", {"binarize": "threshold"}))
+    changes = {"epochs": 2, "objective": objective}
+    task = fit_task(still, tmp_path / "fit", accumulate=accumulate, **changes)
     ranks = [context.Process(target=fit_rank, args=(i, 2, task, tmp_path)) for i in range(2)]
     for process in ranks:
         process.start()
+    alone = jobs.train_job(fit_task(still, tmp_path / "alone", **changes))
     for process in ranks:
         process.join(timeout=240)
     assert [process.exitcode for process in ranks] == [0, 0]
     one, other = (load_file(tmp_path / f"rank-{i}.safetensors") for i in range(2))
     assert same(one, other)
+    if objective.type == "Noiseless":
+        for name, value in alone.state_dict().items():
+            assert torch.allclose(value, one[name], rtol=1e-3, atol=1e-5), name
     assert events(task)[0]["world_size"] == 2
     # each rank takes half of every batch, so an epoch has as many steps as with one worker
     assert events(task)[0]["steps_per_epoch"] == 11

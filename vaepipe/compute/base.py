@@ -74,6 +74,12 @@ class TrainTask:
         patience: epochs without a better validation evidence before stopping; None: never.
         seed: an integer child of the pipeline's seed.
         fingerprint: of settings and inputs; a checkpoint of another fingerprint is not resumed.
+        accumulate: parts of a batch that are computed one after the other.
+        ema: decay of the average of the weights that is validated and kept; None: the weights.
+        precision: of the networks while training, `float32` or `bfloat16`.
+        compile: whether the networks are compiled.
+        start: a model whose weights are taken over where parts agree: `stage`, `path` of its
+            bundle, `digest`; None: all weights are new.
         settings: the resolved train stage as JSON data, for the model card.
     """
 
@@ -92,6 +98,11 @@ class TrainTask:
     )
     patience: int | None = None
     workers: int = 1
+    accumulate: int = 1
+    ema: float | None = None
+    precision: str = "float32"
+    compile: bool = False
+    start: Mapping[str, str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,9 +30,10 @@ from vaepipe.data import shards
 from vaepipe.data.batches import Batches
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import TrainingError
-from vaepipe.evaluation import validate
+from vaepipe.evaluation import collapse, validate
 from vaepipe.journal import Journal
-from vaepipe.training import bundle, checkpoint, loop, optim
+from vaepipe.training import bundle, checkpoint, loop, optim, speed, start
+from vaepipe.training.average import Average
 
 EVIDENCE = "val/log_evidence"
 """What the best weights are chosen by: it does not depend on the objective."""
@@ -127,11 +128,17 @@ class _Job:
         self.folder = Path(task.output) / CHECKPOINT
         self.dataset: Dataset = task.data.dataset.build()
         self.batches = self._batches()
-        self.step = _build(task).to(device)
+        self.step = _build(task)
+        self.kept = self._begin()
+        self.step.to(device)
+        speed.hasten(self.step.model, task.precision, compiled=task.compile)
+        self.average = Average(self.step, task.ema) if task.ema else None
+        self.judged = self.average.module if self.average else self.step
         self.fitter = self._fitter()
         self.state = self._resumed()
         self.validation = self._validation_rows() if rank == 0 else None
         self.reason: str | None = None
+        self.warned = False
         self.stopped = False
         self.clock = time.perf_counter()
 
@@ -162,6 +169,7 @@ class _Job:
             world_size=self.world_size,
             device=str(self.device),
             resumed_from=self.state.epoch or None,
+            **({} if self.kept is None else {"weights": str(self.kept)}),
         )
         for row in self.state.history:
             if row["epoch"] not in known:
@@ -213,9 +221,19 @@ class _Job:
             return Verdict.FAILED
         self.state = self._advanced(epoch, metrics)
         if due:
-            checkpoint.save(self.folder, self.state, self.step, self.fitter.optimizers)
+            average = self.average and self.average.module
+            checkpoint.save(self.folder, self.state, self.step, self.fitter.optimizers, average)
         self._tell(metrics)
+        if 2 * epoch >= self.task.epochs and self._warm(metrics):
+            self._warn(metrics)
         return Verdict.ENOUGH if due and self._exhausted() else Verdict.GO_ON
+
+    def _warn(self, metrics: Mapping[str, float]) -> None:
+        """Tell once, of a fit half done or of its kept weights, that the posterior collapsed."""
+        text = None if self.warned else collapse(metrics)
+        if text is not None:
+            self.warned = True
+            self.journal.write("warning", text=text, epoch=int(metrics["epoch"]))
 
     def _training_metrics(self, epoch: int, terms: Mapping[str, float]) -> dict[str, float]:
         step = epoch * self.batches.steps
@@ -231,13 +249,14 @@ class _Job:
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        scores = validate(self.step.model, self.validation, k=self.task.validation["k"])
+        model, features = self.judged.model, self.judged.objective.features
+        scores = validate(model, self.validation, k=self.task.validation["k"], features=features)
         return {f"val/{name}": value for name, value in scores.items()}
 
     def _advanced(self, epoch: int, metrics: Mapping[str, float]) -> checkpoint.State:
         """The state after an epoch; no weights count as best before the objective is warm."""
         old, value = self.state, metrics.get(EVIDENCE)
-        warm = self.step.objective.warm(self.fitter.context(int(metrics["step"])))
+        warm = self._warm(metrics)
         best = -math.inf if old.best_value is None else old.best_value
         better = value is not None and warm and value > best
         return checkpoint.State(
@@ -248,6 +267,10 @@ class _Job:
             best_epoch=epoch if better else old.best_epoch,
             best_value=value if better else old.best_value,
         )
+
+    def _warm(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the objective's schedules had ended by then."""
+        return self.step.objective.warm(self.fitter.context(int(metrics["step"])))
 
     def _exhausted(self) -> bool:
         """Whether all epochs are done, or too many passed without a better evidence."""
@@ -268,6 +291,7 @@ class _Job:
         if self.rank != 0:
             return
         state = finalize(self.task)
+        self._warn(state.metrics(state.kept_epoch))
         facts = {"seconds": seconds, "best_epoch": state.kept_epoch, "epoch": state.epoch}
         if self.stopped:
             self.journal.write("stopped", reason=self.reason, **facts)
@@ -293,6 +317,9 @@ class _Job:
             num_examples=self.batches.split.num_rows,
             seed=self._noise,
             reduce=self._mean,
+            accumulate=task.accumulate,
+            normalize=bool(task.optimizer.get("normalize")),
+            average=self.average,
         )
 
     def _parallel(self) -> DistributedDataParallel:
@@ -313,8 +340,16 @@ class _Job:
         state = checkpoint.load(self.folder, self.task.fingerprint)
         if state is None:
             return checkpoint.State(self.task.fingerprint)
-        checkpoint.restore(self.folder, self.step, self.fitter.optimizers)
+        average = self.average and self.average.module
+        checkpoint.restore(self.folder, self.step, self.fitter.optimizers, average)
         return state
+
+    def _begin(self) -> start.Agreement | None:
+        """Take over the weights of another model, where the task says so."""
+        if self.task.start is None:
+            return None
+        parts, path = self.task.model.parts(), Path(self.task.start["path"])
+        return start.adopt(self.step.model, parts, path)
 
     def _validation_rows(self) -> Tensor | None:
         """The first rows of the val split, with noise that never changes; None without a split."""
@@ -349,7 +384,9 @@ def _card(task: TrainTask, state: checkpoint.State) -> dict[str, Any]:
         "data": dict(task.data.spec),
         "dataset": task.data.dataset.to_dict(),
         "data_digest": task.data.digest,
+        "lexicon": shards.read_manifest(task.data.path).get("lexicon"),
         "settings": dict(task.settings),
+        "start": task.start and {name: task.start[name] for name in ("stage", "digest")},
         "fingerprint": task.fingerprint,
         "seed": task.seed,
         "epoch": state.kept_epoch,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vaepipe import files, registry
 from vaepipe.core import DataSpec, LatentModel, build, seeded
+from vaepipe.data.lexicon import Lexicon
 from vaepipe.errors import BundleError, DataError, UnknownComponent
 from vaepipe.registry import PartSpec
 from vaepipe.training.checkpoint import load_weights, save_weights, write_tensors
@@ -61,6 +62,17 @@ class Bundle:
     def dataset(self) -> PartSpec:
         """The dataset that viewed its training examples."""
         return PartSpec.from_dict(self.card["dataset"])
+
+    @property
+    def lexicon(self) -> Lexicon | None:
+        """What the integers of its examples say, where they are text."""
+        words = self.card.get("lexicon")
+        return None if words is None else Lexicon.from_dict(words)
+
+    @property
+    def parts(self) -> dict[str, PartSpec]:
+        """The components of the model by their role."""
+        return _parts(self.card)
 
     @property
     def requirements(self) -> list[str]:
@@ -103,9 +115,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> Bundle:
         _verify(path, model)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path}: a file is missing or damaged: {error}") from error
-    digest = files.digest([files.sha256(path / CARD), files.sha256(path / WEIGHTS)])
     warnings = tuple(_differences(_parts(card), parts))
-    return Bundle(path, model.to(device), card, digest, warnings)
+    return Bundle(path, model.to(device), card, digest(path), warnings)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over card and weights: what a model is called in lineages."""
+    return files.digest([files.sha256(path / CARD), files.sha256(path / WEIGHTS)])
 
 
 def _read_card(path: Path) -> dict[str, Any]:

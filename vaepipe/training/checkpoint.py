@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 
 from vaepipe import files
 
-LAST, BEST, OPTIMIZER, STATE = (
+LAST, AVERAGE, BEST, OPTIMIZER, STATE = (
     "last.safetensors",
+    "average.safetensors",
     "best.safetensors",
     "optimizer.safetensors",
     "state.json",
@@ -59,21 +60,31 @@ class State:
         return next((dict(row) for row in self.history if row["epoch"] == epoch), {})
 
 
-def save(folder: Path, state: State, step: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Replace the checkpoint: the last weights, the best weights, optimisers, state.
+def save(
+    folder: Path,
+    state: State,
+    step: nn.Module,
+    optimizers: Sequence[Optimizer],
+    average: nn.Module | None = None,
+) -> None:
+    """Replace the checkpoint: the last weights, their average, the best weights, optimisers, state.
 
     Args:
         folder: of the checkpoint.
         state: where the fit stands; if its best epoch is this one, these are the best weights.
         step: model and objective.
         optimizers: one for each phase.
+        average: the same with averaged weights, which then are those that count.
     """
     tensors, numbers = _flatten(optimizers)
     files.recover_folder(folder)
     with files.whole_folder(folder) as draft:
         save_weights(draft / LAST, step)
+        if average is not None:
+            save_weights(draft / AVERAGE, average)
         if state.best_epoch is not None:
-            source = draft / LAST if state.best_epoch == state.epoch else folder / BEST
+            newest = draft / (LAST if average is None else AVERAGE)
+            source = newest if state.best_epoch == state.epoch else folder / BEST
             _link(source, draft / BEST)
         write_tensors(draft / OPTIMIZER, tensors)
         files.write_json(draft / STATE, {**asdict(state), "optimizer": numbers})
@@ -92,9 +103,16 @@ def load(folder: Path, fingerprint: str) -> State | None:
     return State(fingerprint, **{**data, "history": tuple(data["history"])})
 
 
-def restore(folder: Path, step: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Put the last weights and the optimisers' states back."""
+def restore(
+    folder: Path,
+    step: nn.Module,
+    optimizers: Sequence[Optimizer],
+    average: nn.Module | None = None,
+) -> None:
+    """Put the last weights, their average and the optimisers' states back."""
     load_weights(folder / LAST, step)
+    if average is not None:
+        load_weights(folder / AVERAGE, average)
     numbers = files.read_json(folder / STATE)["optimizer"]
     tensors = load_file(folder / OPTIMIZER)
     for index, optimizer in enumerate(optimizers):
@@ -110,7 +128,9 @@ def restore(folder: Path, step: nn.Module, optimizers: Sequence[Optimizer]) -> N
 
 def kept_weights(folder: Path, state: State) -> Path:
     """The file with the weights that become the model."""
-    return folder / (LAST if state.best_epoch is None else BEST)
+    if state.best_epoch is not None:
+        return folder / BEST
+    return folder / (AVERAGE if (folder / AVERAGE).exists() else LAST)
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepContext, seeded
 from vaepipe.errors import TrainingError, VaepipeError
 from vaepipe.training import optim
+from vaepipe.training.average import Average
 
 BLOCK = 256
 """Updates whose estimates are kept as separate tensors before they are averaged together."""
@@ -114,6 +116,9 @@ class Fitter:
         num_examples: size of the training split.
         seed: of the noise of an epoch on this rank.
         reduce: the mean of a tensor over all ranks.
+        accumulate: parts of a batch that are computed one after the other.
+        normalize: whether every parameter's gradient is divided by its norm, before it is clipped.
+        average: an average of the weights that every step updates.
     """
 
     name: str
@@ -126,6 +131,9 @@ class Fitter:
     num_examples: int
     seed: Callable[[int], int]
     reduce: Callable[[Tensor], Tensor]
+    accumulate: int = 1
+    normalize: bool = False
+    average: Average | None = None
 
     def context(self, done: int) -> StepContext:
         """Where training stands after `done` steps."""
@@ -160,22 +168,35 @@ class Fitter:
                 group["lr"] = lr
             for _ in range(self.step.phases[index].repeat):
                 ledger.add(index, self._descend(index, optimizer, x, ctx))
+        if self.average is not None:
+            self.average.update(ctx.step)
 
     def _descend(self, index: int, optimizer: Optimizer, x: Tensor, ctx: StepContext) -> Estimate:
+        """One update; a gradient that is added up from parts is that of the whole batch."""
         optimizer.zero_grad(set_to_none=True)
+        *parts, last = x.chunk(self.accumulate)
+        with getattr(self.forward, "no_sync", nullcontext)():  # ranks meet at the last part
+            first = [self._differentiate(index, part, ctx, len(part) / len(x)) for part in parts]
+        estimates = [*first, self._differentiate(index, last, ctx, len(last) / len(x))]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.normalize:
+            optim.normalise(parameters)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        optimizer.step()
+        return joined(estimates)
+
+    def _differentiate(self, index: int, x: Tensor, ctx: StepContext, share: float) -> Estimate:
+        """Add a share of the gradient on some examples to what is there."""
         try:
             estimate = self.forward(index, x, ctx)
         except ValueError as error:  # a distribution that refuses parameters that are not finite
             if isinstance(error, VaepipeError) or finite(self.step):
                 raise
             raise self._diverged(ctx.step, "the parameters", "not finite") from error
-        estimate.surrogate.backward()
-        estimate = estimate._replace(surrogate=estimate.surrogate.detach())
-        if self.clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.clip)
-        optimizer.step()
-        return estimate
+        surrogate = share * estimate.surrogate
+        surrogate.backward()
+        return estimate._replace(surrogate=surrogate.detach())
 
     def _check(self, number: int, tables: list[tuple[tuple[str, ...], Tensor]]) -> None:
         first = number * self.steps
@@ -217,6 +238,18 @@ def fit(
     for number in epochs:
         if after(number + 1, fitter.epoch(number, batches(number))):
             return
+
+
+def joined(parts: Sequence[Estimate]) -> Estimate:
+    """The estimate of a batch from those of its parts, whose surrogates are shares of its own."""
+    if len(parts) == 1:
+        return parts[0]
+    names = parts[0].terms
+    return Estimate(
+        torch.cat([part.bound for part in parts]),
+        torch.stack([part.surrogate for part in parts]).sum(),
+        {name: torch.cat([part.terms[name] for part in parts]) for name in names},
+    )
 
 
 def optimizers(step: Step, settings: Mapping[str, Any]) -> tuple[Optimizer, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn, optim
 from torch.optim import Optimizer
 
@@ -23,7 +24,9 @@ TYPES: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
 )
 FUSED = frozenset({"adam", "adamw", "sgd"})
 """Those that torch can apply to all parameters in one kernel."""
-OPTIONS = ("betas", "eps", "momentum", "weight_decay")
+OPTIONS = ("betas", "centered", "eps", "momentum", "weight_decay")
+SMALLEST = 1e-7
+"""Added to the norm of a gradient that is divided by it."""
 LAST = 0.01
 """What an exponential schedule leaves of the learning rate at the last step."""
 
@@ -52,6 +55,27 @@ def build(settings: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Op
     if kind in FUSED and all(_fusible(p) for p in moved):
         options["fused"] = True
     return TYPES[kind](moved, lr=settings["lr"], **options)
+
+
+@torch.no_grad()
+def normalise(parameters: Iterable[nn.Parameter]) -> None:
+    """Divide the gradient of every parameter by its Euclidean norm.
+
+    Each tensor then moves as far as any other of its size, whatever the scale of its gradient, as
+    in the experiments of Tomczak and Welling (2018).
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> normalise([weight])
+        >>> weight.grad
+        tensor([0.6000, 0.8000])
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(norms, SMALLEST)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_div_(gradients, norms)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def schedule(settings: Mapping[str, Any], steps: int) -> Callable[[int], float]:

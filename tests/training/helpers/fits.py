@@ -8,11 +8,12 @@ import signal
 from pathlib import Path
 
 import torch
+from torch.distributions import kl_divergence
 
 from vaepipe import files, registry
 from vaepipe.compute import jobs
 from vaepipe.compute.base import DataRef, ModelSpec, SweepTask, TrainTask
-from vaepipe.core import DataSpec, JointObjective, Objective, Part, Phase
+from vaepipe.core import DataSpec, Estimate, JointObjective, Objective, Part, Phase
 from vaepipe.data import shards
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.registry import PartSpec
@@ -196,3 +197,37 @@ class Refuses(Square):
         if unit["x"] == 3:
             raise DataError("row group 3 cannot be read")
         return super().__call__(unit)
+
+
+class Noiseless(JointObjective):
+    """The ELBO at the mean of q(z | x): without noise, a batch and its parts can be compared."""
+
+    needs = ELBO.needs
+
+    def estimate(self, model, x, ctx):
+        q, p = model.inference(x), model.p_z()
+        z = q.mean[None]
+        log_lik = model.generator(z).log_prob(x)[0]
+        rate = kl_divergence(q, p.z)
+        bound = log_lik - rate
+        terms = {"log_lik": log_lik.detach(), "rate": rate.detach()}
+        return Estimate(bound.detach(), -bound.mean(), terms)
+
+
+class PriorOnly(Objective):
+    """E log p(z) for z ~ q(z | x), climbed in the prior alone."""
+
+    needs = ELBO.needs
+    trains = Part.PRIOR
+
+    def phases(self):
+        return (Phase("prior", Part.PRIOR, self.estimate),)
+
+    def estimate(self, model, x, ctx):
+        q, p = model.inference(x), model.p_z()
+        z = q.sample()
+        log_prior = p.z.log_prob(z)
+        log_lik = model.generator(z).log_prob(x)
+        rate = q.log_prob(z) - log_prior
+        terms = {"log_lik": log_lik.detach(), "rate": rate.detach()}
+        return Estimate((log_lik - rate).detach(), -log_prior.mean(), terms)
