@@ -1,0 +1,1 @@
+"""Normalizing flows: posteriors and priors for vaepipe."""
