@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+# Tests that start processes of their own run one after the other, the rest two at a time.
+ALONE := tests/cluster tests/deploy tests/run tests/tracking
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo test lint install clean
@@ -13,8 +15,9 @@ demo: $(VENV)/.runtime
 	$(BIN)/vaepipe run pipelines/digits_sweep.yaml
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules vaepipe
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --doctest-modules vaepipe
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(addprefix --ignore=,$(ALONE))
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ALONE)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
