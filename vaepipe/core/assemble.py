@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from vaepipe import registry
 from vaepipe.core.conditional import Conditional, Family, Likelihood
@@ -30,25 +34,40 @@ def build(
     Args:
         latent_shape: shape of z.
         data: what x is.
-        encoder: network from x to the features of `family`.
+        encoder: network from x to the features of `family`; integers are shown to it as 2 x /
+            (levels - 1) - 1, or log(1 + x) where they have no end, unless it takes `levels`.
         family: q(z | x).
         prior: p(z).
         decoder: network from z to the features of `likelihood`.
         likelihood: p(x | z).
     """
     q, p = family.build(latent_shape), likelihood.build(data)
-    reader = _reading(encoder, data).build(data.shape, q.feature_shape)
-    inference = Conditional(reader, q, data.shape)
+    knows = "levels" in options_signature(encoder.load())
+    reader = _told(encoder, data) if knows else encoder
+    shown = None if knows else _shown(data)
+    inference = Conditional(reader.build(data.shape, q.feature_shape), q, data.shape, shown)
     writer = decoder.build(latent_shape, p.feature_shape)
     generator = Conditional(writer, p, latent_shape, q.read)
     return LatentModel(inference, prior.build(latent_shape, data), generator)
 
 
-def _reading(encoder: PartSpec, data: DataSpec) -> PartSpec:
+def _told(encoder: PartSpec, data: DataSpec) -> PartSpec:
     """A network whose option `levels` is left null is told how many values the data have."""
-    if "levels" not in options_signature(encoder.load()) or encoder.options.get("levels"):
+    if encoder.options.get("levels"):
         return encoder
     return replace(encoder, options={**encoder.options, "levels": data.levels})
+
+
+def _shown(data: DataSpec) -> Callable[[Tensor], Tensor] | None:
+    """How a network that does not know integers sees them: of the order of one, like other data."""
+    if data.support_name != "integer":
+        return None
+    return torch.log1p if data.levels is None else partial(_centred, levels=data.levels)
+
+
+def _centred(x: Tensor, levels: int) -> Tensor:
+    """Levels 0 … levels - 1 as numbers from -1 to 1."""
+    return 2 * x / max(1, levels - 1) - 1
 
 
 def check(

@@ -18,9 +18,9 @@ from vaepipe.core.spec import Cap, Shape
 class Network(nn.Module, ABC):
     """A function `[n, *in_shape] -> [n, prod(out_shape)]`; it knows no distribution.
 
-    Authors write `__init__(in_shape, out_shape, *, options)` and `forward`. An encoder that reads
-    integers (words, grey levels) takes an option `levels: int | None = None`: left null in a file,
-    it receives the number of values of the data.
+    Authors write `__init__(in_shape, out_shape, *, options)` and `forward`. An encoder that knows
+    what integers mean (words) takes an option `levels: int | None = None`: left null in a file, it
+    receives the number of values of the data. Others see integers scaled to the order of one.
     """
 
     @abstractmethod
