@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaepipe.cli.progress import Job, Stage, duration, tidy
-from vaepipe.cli.view import pace, score
+from vaepipe.cli.view import pace, score, warning
 
 MARKS = {
     "waiting": ("·", "-", "dim"),
@@ -29,6 +29,7 @@ MARKS = {
 }
 BAR_WIDTH = 30
 TRIALS_SHOWN = 12
+WARNINGS_SHOWN = 3
 WIDE = 80
 """Columns of a terminal from which on a trial shows more than its score."""
 
@@ -76,6 +77,7 @@ class Live:
             self._fit_size()
             stages = list(self._stages.values())
             parts: list[RenderableType] = [self._overview(stages)] if stages else []
+            parts += [Text(line, "yellow") for stage in stages for line in _warnings(stage)]
             for stage in stages:
                 if stage.status == "running" and stage.jobs:
                     parts += [Text(), *self._running(stage, len(stages))]
@@ -115,7 +117,7 @@ class Live:
         return _bar(stage.ended, stage.total, text) if stage.total else Text(text)
 
     def _job_line(self, job: Job) -> RenderableType:
-        shown = score(job) if job.latest else ""
+        shown = score(job) if job.latest and job.unit == "epochs" else ""
         left = None if job.left is None else max(0.0, job.left - (time.time() - job.last))
         rest = f"{duration(left)} left" if left is not None and job.status == "running" else ""
         parts = (job.place, shown, pace(job), rest)
@@ -147,6 +149,11 @@ class Live:
     def _mark(self, status: str) -> Text:
         fancy, simple, style = MARKS.get(status, ("·", "-", ""))
         return Text(fancy if self._unicode else simple, style)
+
+
+def _warnings(stage: Stage) -> list[str]:
+    jobs = [job for job in stage.jobs.values() if job.warning][:WARNINGS_SHOWN]
+    return [tidy(warning(stage, job)) for job in jobs]
 
 
 def _said(stage: Stage) -> str:

@@ -54,6 +54,7 @@ class Job:
     total: int = 0
     unit: str = "rows"
     error: str = ""
+    warning: str = ""
     latest: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     best_epoch: int | None = None
@@ -105,7 +106,7 @@ class Job:
         return max(0.0, each * (self.total - self.done))
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
-        self.status, self.error = "running", ""
+        self.status, self.error, self.warning = "running", "", ""
         self.unit = "epochs" if "epochs" in event else "rows"
         self.total = int(event.get("epochs") or event.get("total") or 0)
         self.done = int(event.get("resumed_from") or event.get("done") or 0)
@@ -121,7 +122,11 @@ class Job:
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         self.status = "running"
         self.done, self.total = int(event["done"]), int(event["total"])
+        self.latest = event
         self.begun = self.begun or (self.last, self.done)
+
+    def _on_warning(self, event: Mapping[str, Any]) -> None:
+        self.warning = tidy(event.get("text", ""))
 
     def _on_done(self, event: Mapping[str, Any]) -> None:
         self.status = str(event["event"])

@@ -114,6 +114,8 @@ class Lines:
         kind = event.get("event")
         if kind in ("done", "stopped", "failed"):
             self._write(_end(stage, job) if job.name is not None else _fit_end(stage, job))
+        elif kind == "warning":
+            self._write(warning(stage, job))
         elif kind == "start" and job.name is None:
             self._due(stage, job)
             self._write(_start(stage, job, event))
@@ -134,6 +136,14 @@ class Lines:
         self._file.flush()
 
 
+PACES = (
+    ("examples_per_second", "examples/s", 0),
+    ("rows_per_second", "rows/s", 0),
+    ("mb_per_second", "MB/s", 1),
+)
+"""What events say of speed: key, unit, digits."""
+
+
 def score(job: Job) -> str:
     """The metric of a job with its standard error, or that it has none.
 
@@ -151,9 +161,21 @@ def score(job: Job) -> str:
 
 
 def pace(job: Job) -> str:
-    """Examples a second, or nothing."""
-    rate = job.latest.get("examples_per_second")
-    return f"{rate:,.0f} examples/s" if isinstance(rate, int | float) else ""
+    """Examples or rows a second, what was written, and where workers spend their time."""
+    latest = job.latest
+    parts = [
+        f"{latest[name]:,.{digits}f} {unit}"
+        for name, unit, digits in PACES
+        if isinstance(latest.get(name), int | float)
+    ]
+    shares = [f"{name} {share:.0%}" for name, share in latest.get("share", {}).items()]
+    return ", ".join([*parts, *([" ".join(shares)] if shares else [])])
+
+
+def warning(stage: Stage, job: Job) -> str:
+    """What a job warned of, and which."""
+    trial = f", {job.name}" if job.name is not None else ""
+    return f"{stage.name}{trial}: warning: {job.warning}"
 
 
 def _start(stage: Stage, job: Job, event: Mapping[str, Any]) -> str:
@@ -166,7 +188,7 @@ def _start(stage: Stage, job: Job, event: Mapping[str, Any]) -> str:
 
 
 def _progress(stage: Stage, job: Job) -> str:
-    shown = score(job) if job.latest else ""
+    shown = score(job) if job.latest and job.unit == "epochs" else ""
     left = f"{duration(job.left)} left" if job.left else ""
     parts = [job.place, shown, pace(job), left]
     return f"{stage.name}: " + ", ".join(part for part in parts if part)

@@ -22,6 +22,7 @@ from vaepipe.core.implicit import through_mixture as through_mixture
 from vaepipe.core.mixture import Mixture as Mixture
 from vaepipe.core.mixture import log_prob_each as log_prob_each
 from vaepipe.core.model import LatentModel as LatentModel
+from vaepipe.core.model import centre as centre
 from vaepipe.core.noise import row_seed as row_seed
 from vaepipe.core.noise import row_uniform as row_uniform
 from vaepipe.core.noise import seeded as seeded
@@ -90,6 +91,7 @@ __all__ = [
     "StepContext",
     "build",
     "categories",
+    "centre",
     "check",
     "examples",
     "frozen",

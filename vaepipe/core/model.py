@@ -6,10 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from vaepipe.core.conditional import Conditional
 from vaepipe.core.prior import Prior, PriorDraw
+
+DRAWS = 32
+"""Samples behind a mean that a type of distribution does not define."""
 
 
 @final
@@ -46,5 +49,44 @@ class LatentModel(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Distribution:
-        """p(x | z) at the mean of q(z | x), for `x` `[*batch, *x]`."""
-        return self.generator(self.inference(x).mean)
+        """p(x | z) at the `centre` of q(z | x), for `x` `[*batch, *x]`."""
+        return self.generator(centre(self.inference(x)))
+
+
+def centre(q: Distribution, draws: int = DRAWS) -> Tensor:
+    """One latent that stands for q(z | x), among those that a decoder was trained on.
+
+    The mean where the type of q defines one, else the mean of draws (flows, stochastic layers,
+    concrete codes). Of discrete latents the mode: their mean, such as half a bit, is no latent; a
+    bit that is as likely 0 as 1 counts as 1.
+
+    Args:
+        q: a distribution of batch shape `[*batch]`.
+        draws: how many, where they are needed; the global random state decides them.
+
+    Returns:
+        `[*batch, *latent]`.
+
+    Example:
+        >>> from torch.distributions import Bernoulli, Independent, Normal
+        >>> centre(Normal(torch.tensor([1.5]), 1.0)).tolist()
+        [1.5]
+        >>> centre(Independent(Bernoulli(torch.tensor([0.2, 0.5, 0.9])), 1)).tolist()
+        [0.0, 1.0, 1.0]
+    """
+    if _is_discrete(q) and _defines(q, "mode"):
+        return q.mode.nan_to_num(1.0)  # torch's mode of a fair bit is NaN
+    return q.mean if _defines(q, "mean") else q.sample((draws,)).mean(0)
+
+
+def _is_discrete(q: Distribution) -> bool:
+    support = q.support if _defines(q, "support") else None
+    return support is not None and support.is_discrete
+
+
+def _defines(q: Distribution, name: str) -> bool:
+    """Whether a property is the type's own, not the one that raises."""
+    kind = q
+    while isinstance(kind, Independent):
+        kind = kind.base_dist
+    return getattr(type(kind), name) is not getattr(Distribution, name)

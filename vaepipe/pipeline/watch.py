@@ -76,6 +76,8 @@ class Told:
         if event["event"] == "epoch":
             values = {k: v for k, v in event["metrics"].items() if math.isfinite(v)}
             self.record.metrics(event["step"], {**values, "epoch": event["epoch"]}, event["time"])
+        elif event["event"] == "warning":
+            self.record.tags({"vaepipe.warning": str(event["text"])})
         elif event["event"] in ENDS:
             known = {"vaepipe.end": event["event"], "vaepipe.error": event.get("error")}
             self.record.tags({name: text for name, text in known.items() if text})

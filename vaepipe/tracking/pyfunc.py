@@ -18,7 +18,7 @@ from vaepipe.core import LatentModel
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.evaluation.evidence import row_draws, score
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.evaluation.moments import has_moments, moments, typical
 from vaepipe.training import bundle
 
 DEFAULTS: Mapping[str, tuple[str, Any]] = {
@@ -28,6 +28,8 @@ DEFAULTS: Mapping[str, tuple[str, Any]] = {
 }
 """Parameters of `predict`: MLflow's type and the default of each."""
 ROWS_AT_ONCE = 500
+DRAWS = 32
+"""Samples behind a reconstruction's mean that has no closed form."""
 
 
 def _load_pyfunc(data_path: str) -> Predictor:
@@ -96,7 +98,7 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     h = model.inference.features(x)
     q = model.inference.head(h)
-    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, seed))
+    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, seed)[1])
 
 
 def _mean(*args: Any) -> Tensor:
@@ -108,11 +110,12 @@ def _scale(*args: Any) -> Tensor:
 
 
 def _sample(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
-    return row_draws(model, model.inference.features(x), ids, 1, seed)[0].flatten(1)
+    _, z = row_draws(model, model.inference.features(x), ids, 1, seed)
+    return z[0].flatten(1)
 
 
 def _recon(model: LatentModel, *args: Any) -> Tensor:
-    return model.generator(_moments(model, *args)[0]).mean.flatten(1)
+    return typical(model.generator(_moments(model, *args)[0]), DRAWS).flatten(1)
 
 
 def _score(field: str) -> Output:

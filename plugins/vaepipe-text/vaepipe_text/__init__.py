@@ -1,0 +1,1 @@
+"""Sentences in vaepipe: a recurrent p(x | z)."""
