@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vaepipe.cli.options import echo_json, json_option
 from vaepipe.errors import PluginError, UserError
 
+if TYPE_CHECKING:
+    from vaepipe.testing.report import Answer
 
-class Answer(NamedTuple):
-    """What a component said to one question of its contract."""
-
-    question: str
-    kept: bool
-    detail: str
+_SHOWN = {"kept": "ok", "broken": "BROKEN", "exempt": "exempt", "not asked": "-"}
+_FIGURES = 3
+"""Figures shown for a question that was kept; all of them are in the JSON."""
 
 
 @click.command("check")
@@ -28,61 +27,46 @@ class Answer(NamedTuple):
 def check_command(group: str, name: str, sets: Sequence[str], as_json: bool) -> int:
     """Ask a component the questions of its group's contract, in double precision.
 
-    Shapes, gradients, densities that integrate to one, draws that follow the density, round trips
-    of its state. Exit code 4 if it breaks a promise.
+    Shapes, gradients, densities that integrate to one, draws that follow the density, bounds below
+    the evidence, round trips of its state. Exit code 4 if it breaks a promise.
     """
-    answers = list(conformance(group, name, dict(map(_option, sets))))
+    from vaepipe.testing.report import examine
+
+    answers = []
+    for answer in examine(group, name, dict(map(_option, sets))):
+        answers.append(answer)
+        if not as_json:
+            click.echo("\n".join(_told(answer)))
     if as_json:
-        echo_json([answer._asdict() for answer in answers])
-    else:
-        for answer in answers:
-            click.echo(f"{'ok    ' if answer.kept else 'BROKEN'}  {answer.question}")
-            if answer.detail:
-                click.echo(f"        {answer.detail}")
-    broken = sum(not answer.kept for answer in answers)
-    words = f"{len(answers) - broken} of {len(answers)} promises kept"
-    click.echo(f"{group} {name}: {words}", err=True)
-    return PluginError.exit_code if broken else 0
+        echo_json([_plain(answer) for answer in answers])
+    count = Counter(answer.verdict for answer in answers)
+    told = [f"{count[verdict]} {verdict}" for verdict in _SHOWN if count[verdict]]
+    click.echo(f"{group} {name}: {', '.join(told)}", err=True)
+    return PluginError.exit_code if count["broken"] else 0
 
 
-def conformance(group: str, name: str, options: Mapping[str, Any]) -> Iterator[Answer]:
-    """Ask every question; an answer for each.
-
-    Raises:
-        UserError: an option does not fit.
-    """
-    from vaepipe import options as checked
-    from vaepipe import registry, testing
-
-    given = checked.validate(registry.part(group, name, options)).options
-    contract = testing.contract_of(group, name, **given)
-    with _double():
-        for question in testing.questions(type(contract)):
-            words = question.removeprefix("test_").replace("_", " ")
-            try:
-                testing.ask(contract, question)
-            except Exception as error:  # whatever a plugin raises is its answer
-                yield Answer(words, kept=False, detail=_line(error))
-            else:
-                yield Answer(words, kept=True, detail="")
+def _told(answer: Answer) -> list[str]:
+    """A line for the question and what it means; below it what was found."""
+    lines = [f"{_SHOWN[answer.verdict]:<7} {answer.question}: {answer.meaning}"]
+    if answer.detail:
+        lines.append(f"        {answer.detail}")
+    seen = list(dict.fromkeys(answer.figures))
+    shown = seen if answer.verdict == "broken" else seen[:_FIGURES]
+    if shown:
+        more = f" (and {len(seen) - len(shown)} more)" if len(seen) > len(shown) else ""
+        lines.append(f"        measured: {'; '.join(shown)}{more}")
+    return lines
 
 
-@contextmanager
-def _double() -> Iterator[None]:
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, and its type where it is not a broken promise."""
-    text = (str(error).strip().splitlines() or ["no message"])[0]
-    return text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
+def _plain(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": answer.question,
+        "meaning": answer.meaning,
+        "verdict": answer.verdict,
+        "kept": answer.kept,
+        "detail": answer.detail,
+        "figures": list(answer.figures),
+    }
 
 
 def _option(text: str) -> tuple[str, Any]:

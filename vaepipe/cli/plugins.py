@@ -11,11 +11,12 @@ import click
 from vaepipe import registry
 from vaepipe.cli.conformance import check_command
 from vaepipe.cli.options import echo_json, json_option
+from vaepipe.cli.plugins_new import new_command
 
 
 @click.group("plugins")
 def command() -> None:
-    """Installed components, their options and abilities."""
+    """Installed components, their options, abilities and promises; new ones."""
 
 
 @command.command("list")
@@ -118,3 +119,4 @@ def _shown(value: Any) -> str:
 
 
 command.add_command(check_command)
+command.add_command(new_command)

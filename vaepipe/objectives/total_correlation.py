@@ -133,15 +133,21 @@ def marginals(q: Distribution) -> Distribution:
     Raises:
         CompatibilityError: they are not known.
     """
-    raise CompatibilityError(
-        f"objective 'beta_tc' needs the marginals of q(z|x), which are not known of "
-        f"{type(q).__name__}. Choose family 'diagonal_normal' or 'full_normal'."
-    )
+    raise _unknown(q)
 
 
 @marginals.register
 def _independent(q: Independent) -> Distribution:
+    if q.base_dist.event_shape:
+        raise _unknown(q.base_dist)
     return q.base_dist
+
+
+def _unknown(q: Distribution) -> CompatibilityError:
+    return CompatibilityError(
+        f"objective 'beta_tc' needs the marginals of q(z|x), which are not known of "
+        f"{type(q).__name__}. Choose family 'diagonal_normal' or 'full_normal'."
+    )
 
 
 @marginals.register

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from vaepipe.core import SUPPORTS, Conditional, DataSpec, Family, LatentModel, seeded
+from vaepipe.families.discrete import BernoulliFamily
 from vaepipe.families.normal import DiagonalNormal, FullNormal, raw_of
+from vaepipe.likelihoods.bernoulli import BernoulliLikelihood
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.networks.mlp import MLP
+from vaepipe.priors.discrete import BernoulliPrior
 from vaepipe.priors.normal import StandardNormal
 
 
@@ -103,6 +106,84 @@ class PPCA:
         return torch.linalg.solve(m, self.weight.T), torch.linalg.cholesky(
             self.scale**2 * torch.linalg.inv(m)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """Everything about a model with few latent codes, by going through all of them.
+
+    Each number is differentiable in every parameter of the model, so `torch.autograd.grad` of it is
+    the exact gradient that an estimator must have in the mean.
+
+    Args:
+        model: p(x, z) with q(z | x), z discrete.
+        z: every code, `[n, *latent]`.
+
+    Example:
+        >>> exact = Enumeration.binary(8, 6, seed=0)
+        >>> x = torch.bernoulli(torch.full((3, 6), 0.5))
+        >>> exact.elbo(x).shape, bool((exact.elbo(x) < exact.log_evidence(x)).all())
+        (torch.Size([3]), True)
+    """
+
+    model: LatentModel
+    z: Tensor
+
+    @classmethod
+    def binary(cls, latent: int, dim: int, *, seed: int) -> Enumeration:
+        """A random model of bits, of `latent` bits in codes: 2^latent of them.
+
+        A learned Bernoulli prior, a Bernoulli posterior that is not the true one, and a decoder
+        with curvature.
+        """
+        data = DataSpec((dim,), SUPPORTS["boolean"], 1000)
+        with seeded(seed):
+            family, likelihood = BernoulliFamily((latent,)), BernoulliLikelihood(data)
+            model = LatentModel(
+                Conditional(MLP((dim,), (latent,), hidden=[]), family, (dim,)),
+                BernoulliPrior((latent,), data, learned=True),
+                Conditional(
+                    MLP((latent,), (dim,), hidden=[8], activation="tanh"), likelihood, (latent,)
+                ),
+            )
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.5 * torch.randn_like(parameter))
+        return cls(model, binary_codes(latent))
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log p(x, z) of every code, `[n, batch]`."""
+        z = self.z.unsqueeze(1)
+        return self.model.generator(z).log_prob(x) + self.model.p_z().z.log_prob(z)
+
+    def log_q(self, x: Tensor) -> Tensor:
+        """log q(z | x) of every code, `[n, batch]`."""
+        return self.model.inference(x).log_prob(self.z.unsqueeze(1))
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """log p(x), `[batch]`."""
+        return self.log_joint(x).logsumexp(0)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """p(z | x) of every code, `[n, batch]`."""
+        return self.log_joint(x).softmax(0)
+
+    def elbo(self, x: Tensor) -> Tensor:
+        """E_q log p(x, z) - log q(z | x), `[batch]`."""
+        log_q = self.log_q(x)
+        return (log_q.exp() * (self.log_joint(x) - log_q)).sum(0)
+
+    def iwae_2(self, x: Tensor) -> Tensor:
+        """The importance-weighted bound of two draws, over all pairs of codes, `[batch]`."""
+        log_q = self.log_q(x)
+        log_w = self.log_joint(x) - log_q
+        pair = torch.logaddexp(log_w.unsqueeze(0), log_w.unsqueeze(1)) - math.log(2)
+        return ((log_q.unsqueeze(0) + log_q.unsqueeze(1)).exp() * pair).sum((0, 1))
+
+    def divergence(self, x: Tensor) -> Tensor:
+        """KL(p(z | x) || q(z | x)) of a constant posterior, `[batch]`: what encoders dream of."""
+        p = self.posterior(x).detach()
+        return (p * (p.log() - self.log_q(x))).sum(0)
 
 
 def evidence(model: LatentModel, x: Tensor, z: Tensor, log_cell: float = 0.0) -> Tensor:

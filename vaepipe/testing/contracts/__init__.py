@@ -9,8 +9,11 @@ for an installed component.
 """
 
 from vaepipe.testing.contracts.base import Contract as Contract
+from vaepipe.testing.contracts.base import Exempted as Exempted
+from vaepipe.testing.contracts.base import NotAsked as NotAsked
 from vaepipe.testing.contracts.base import ask as ask
 from vaepipe.testing.contracts.base import questions as questions
+from vaepipe.testing.contracts.dataset import DatasetContract as DatasetContract
 from vaepipe.testing.contracts.family import FamilyContract as FamilyContract
 from vaepipe.testing.contracts.installed import CONTRACTS as CONTRACTS
 from vaepipe.testing.contracts.installed import contract_of as contract_of
@@ -22,9 +25,12 @@ from vaepipe.testing.contracts.prior import PriorContract as PriorContract
 __all__ = [
     "CONTRACTS",
     "Contract",
+    "DatasetContract",
+    "Exempted",
     "FamilyContract",
     "LikelihoodContract",
     "NetworkContract",
+    "NotAsked",
     "ObjectiveContract",
     "PriorContract",
     "ask",

@@ -1,29 +1,113 @@
-"""What contracts share: how a question is asked, and the ones that every module answers."""
+"""What contracts share: how a question is asked, and the ones that every component answers."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
+import json
 import pickle
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+import unittest
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, StudentT
+from torch.distributions import Distribution
 
+from vaepipe import options, registry
 from vaepipe.core import seeded
+from vaepipe.errors import UserError
+from vaepipe.registry import PartSpec
+from vaepipe.testing.setting import Setting, words
 from vaepipe.testing.statistics import assert_mean
 
+M = TypeVar("M", bound=nn.Module)
 
-class Contract:
-    """Questions are its methods named `test_…`; each stands alone, from the same seed."""
 
+class NotAsked(unittest.SkipTest):
+    """A question that makes no sense for this component; test runners show it as skipped."""
+
+
+class Exempted(NotAsked):
+    """A promise that the component breaks on purpose, with the reason that it declares."""
+
+
+class Contract(ABC):
+    """Questions are its methods named `test_…`; each stands alone, from the same seed.
+
+    A component, or a test class for it, may set `conformance`: see `Setting`.
+    """
+
+    group: ClassVar[str]
+    """The group of its components."""
     draws: ClassVar[int] = 20_000
     """Monte-Carlo draws behind a statistical question."""
+    conformance: ClassVar[Mapping[str, Any]] = {}
+    """What the author of a test class adds to the component's own declaration."""
+    part: ClassVar[PartSpec | None] = None
+    """The component by name, where it is installed."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Every question looks whether the component is exempt from it."""
+        super().__init_subclass__(**kwargs)
+        for name in questions(cls):
+            question = getattr(cls, name)
+            if not hasattr(question, "__wrapped__"):
+                setattr(cls, name, _minding_exemptions(name, question))
+
+    @abstractmethod
+    def build(self) -> Any:
+        """A component, in the setting of this contract."""
+
+    @functools.cached_property
+    def component(self) -> type:
+        """The class that is asked."""
+        return self.part.load() if self.part else type(self.first())
+
+    @functools.cached_property
+    def setting(self) -> Setting:
+        """What the component and the test class declare."""
+        return Setting.of(self.component, type(self))
+
+    @property
+    def owners(self) -> set[str]:
+        """Distributions whose parts may testify against this one: its own, and vaepipe."""
+        return {"vaepipe", *([self.part.distribution] if self.part else [])}
+
+    def first(self) -> Any:
+        """Some component, before its own declaration is known."""
+        return self.build()
 
     def setup_method(self) -> None:
         """Seed torch before a question; pytest calls this by itself."""
         torch.manual_seed(0)
+
+    def test_its_options_are_a_schema(self) -> None:
+        """Files can set its options: defaults survive JSON, an unknown option is refused."""
+        cls = self.component
+        model, schema = options.model(cls), options.schema(cls)
+        assert schema["type"] == "object"
+        given = dict(self.part.options) if self.part else {}
+        if set(schema.get("required", ())) - set(given):
+            raise NotAsked(f"it has options without a default: {schema['required']}")
+        written = model.model_validate(given).model_dump(mode="json", by_alias=True)
+        again = model.model_validate(json.loads(json.dumps(written)))
+        assert again.model_dump(mode="json", by_alias=True) == written
+        assert_refused(lambda: model.model_validate({"no_such_option": 1}), "an unknown option")
+
+    def test_it_says_what_it_is(self) -> None:
+        """Its docstring is its help text: a sentence at least."""
+        text = inspect.getdoc(self.component) or ""
+        assert len(text) > 20, "it has no docstring"
+
+    def test_its_exemptions_name_questions(self) -> None:
+        """Every declared exemption names a question of this contract and gives a reason."""
+        known = set(map(words, questions(type(self))))
+        for question, reason in self.setting.exempt.items():
+            assert question in known, f"no question is called '{question}'"
+            assert len(reason) > 10, f"exempt from '{question}' without a reason"
 
 
 def questions(contract: type[Contract]) -> tuple[str, ...]:
@@ -36,10 +120,55 @@ def ask(contract: Contract, question: str) -> None:
 
     Raises:
         AssertionError: the promise is broken.
+        NotAsked: the question makes no sense here, or is exempt (`Exempted`).
     """
     with seeded(0):
         contract.setup_method()
         getattr(contract, question)()
+
+
+def named(contract: Contract) -> PartSpec:
+    """The component as files name it.
+
+    Raises:
+        NotAsked: it is not installed.
+    """
+    if contract.part:
+        return contract.part
+    target = f"{contract.component.__module__}:{contract.component.__qualname__}"
+    for name, points in registry.available(contract.group).items():
+        if target in {point.value for point in points}:
+            return registry.part(contract.group, name, contract.setting.options)
+    raise NotAsked("it is not installed under a name; ask with `vaepipe plugins check`")
+
+
+def assert_refused(attempt: Callable[[], object], what: str) -> None:
+    """`attempt` raises a ValueError (every error that users can mend is one), and nothing else."""
+    try:
+        attempt()
+    except ValueError as error:
+        assert str(error).strip(), f"{what} is refused without a word"
+        return
+    raise AssertionError(f"{what} is accepted")
+
+
+def accepts(make: Callable[[], object], what: str) -> bool:
+    """Does it build, rather than refuse with an error for users?
+
+    Raises:
+        AssertionError: it fails in another way.
+    """
+    try:
+        make()
+    except UserError as error:
+        assert len(str(error)) > 20, f"{what} is refused without a reason"
+        return False
+    except Exception as error:
+        raise AssertionError(
+            f"{what}: {type(error).__name__}: {error}; expected a CompatibilityError that says "
+            "what would fit"
+        ) from error
+    return True
 
 
 def assert_same_after_state_dict(
@@ -57,50 +186,32 @@ def assert_same_after_state_dict(
         assert torch.equal(read(twin), expected), f"{name}: other numbers after a round trip"
 
 
-def shaken(module: nn.Module) -> nn.Module:
+def shaken(module: M, size: float = 0.1) -> M:
     """The module with every parameter moved a little, so that it is no longer at its start."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(size * torch.randn_like(parameter))
     return module
 
 
 def assert_all_trained(module: nn.Module, value: Tensor) -> None:
     """Every parameter that asks for a gradient gets a finite one from `value`."""
-    value.sum().backward()
+    if value.requires_grad:
+        value.sum().backward()
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name} gets no gradient"
             assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
 
 
-def assert_normalised(d: Distribution, n: int) -> None:
-    """The total mass of `d`, of batch shape `[]`, is one.
-
-    A density is integrated by importance sampling from a wide Student t around the draws of `d`;
-    a mass is summed over the values that draws visit.
-    """
-    if is_discrete(d):
-        visited = d.sample((n,)).flatten(1).unique(dim=0).reshape(-1, *d.event_shape)
-        total = d.log_prob(visited).exp().sum().item()
-        assert 1 - 1e-2 < total < 1 + 1e-6, f"the masses add up to {total}"
-        return
-    cover = _cover(d.sample((1000,)))
-    z = cover.sample((n,))
-    inside = _check(d, z)
-    ratio = torch.zeros(n)
-    ratio[inside] = (d.log_prob(z[inside]) - cover.log_prob(z[inside])).exp()
-    assert_mean(ratio, 1.0, "the integral of the density")
-
-
-def is_discrete(d: Distribution) -> bool:
-    """Does `d` have masses, and not a density?"""
-    return bool(d.support is not None and d.support.is_discrete)
-
-
-def assert_inside(d: Distribution, draws: Tensor) -> None:
-    """Draws lie in the support of the distribution that made them."""
-    assert _check(d, draws).all(), f"draws outside the support {d.support}"
+def assert_every_feature_counts(value: Tensor, h: Tensor, what: str) -> None:
+    """`value` depends on each of the features `h` `[batch, *feature]`, somewhere in the batch."""
+    assert value.requires_grad, f"{what}: no gradient reaches the features"
+    (gradient,) = torch.autograd.grad(value, h, allow_unused=True, retain_graph=True)
+    assert gradient is not None, f"{what}: no gradient reaches the features"
+    assert gradient.isfinite().all(), f"{what}: the gradient of the features is not finite"
+    idle = int((gradient == 0).all(0).sum())
+    assert not idle, f"{what}: {idle} of {h[0].numel()} features get no gradient"
 
 
 def scalar_heads(h: Tensor, n: int) -> Tensor:
@@ -117,17 +228,45 @@ def assert_score_is_centred(draws: Callable[[Any], Distribution], h: Tensor, n: 
     assert_mean(leaves.grad, 0.0, "the mean score")
 
 
+def assert_seeded(draw: Callable[[], Tensor]) -> None:
+    """The same seed of torch gives the same numbers, another seed others; no other generator."""
+    with seeded(1):
+        one = draw()
+    with seeded(1):
+        two = draw()
+    assert torch.equal(one, two), "the same seed gives other numbers"
+
+
 def batches(event: Sequence[int]) -> list[tuple[int, ...]]:
     """Shapes with no, one, two leading dimensions."""
     return [(*lead, *event) for lead in ((), (5,), (4, 5))]
 
 
-def _check(d: Distribution, values: Tensor) -> Tensor:
-    """`[n]`: which values lie in the support (a constraint may look at single numbers)."""
-    assert d.support is not None, "a distribution without a support"
-    return d.support.check(values).reshape(len(values), -1).all(-1)
+def devices() -> list[str]:
+    """Where else this machine can compute.
+
+    Raises:
+        NotAsked: nowhere.
+    """
+    if not torch.cuda.is_available():
+        raise NotAsked("there is no GPU here")
+    return ["cuda"]
 
 
-def _cover(draws: Tensor) -> Distribution:
-    scale = 2 * draws.std(0) + 1e-3
-    return Independent(StudentT(3.0, draws.mean(0), scale), draws.ndim - 1)
+def _minding_exemptions(name: str, question: Callable[..., None]) -> Callable[..., None]:
+    """A question whose breach is expected where the component says so, and only there."""
+
+    @functools.wraps(question)
+    def put(self: Contract) -> None:
+        reason = self.setting.exempt.get(words(name))
+        if reason is None or name == "test_its_exemptions_name_questions":
+            return question(self)
+        try:
+            question(self)
+        except NotAsked:
+            raise
+        except Exception as error:
+            raise Exempted(reason) from error
+        raise AssertionError(f"it passes, so its exemption is out of date: {reason}")
+
+    return put

@@ -1,0 +1,1 @@
+"""Components that keep every promise, one for each group."""

@@ -1,0 +1,1 @@
+"""Components that break one promise each; they differ from honest ones in a line."""
