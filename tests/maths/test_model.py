@@ -4,9 +4,10 @@ import pickle
 
 import pytest
 import torch
+from torch.distributions import Bernoulli, Independent, OneHotCategorical
 
 from vaepipe import registry
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, build, within
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, build, centre, seeded, within
 from vaepipe.errors import CompatibilityError, DataError
 from vaepipe.families.normal import DiagonalNormal, FullNormal
 from vaepipe.networks.mlp import MLP
@@ -66,6 +67,30 @@ def test_a_reconstruction_is_the_likelihood_at_the_posterior_mean():
     x = ppca.draw(3)
     expected = ppca.posterior(x).mean @ ppca.weight.T + ppca.bias
     assert torch.allclose(ppca.model().reconstruct(x).mean, expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("concrete", {}), ("binary_concrete", {}), ("mixture", {}), ("hierarchical", {})],
+)
+def test_posteriors_without_a_mean_reconstruct_at_that_of_draws(family, options):
+    """What is decoded has the moments that many draws have."""
+    head = registry.part("families", family, options).build((6,))
+    h = torch.randn(3, *head.feature_shape, generator=torch.Generator().manual_seed(0))
+    q = head(h)
+    with seeded(0):
+        z, draws = centre(q, draws=2000), q.sample((2000,))
+    assert z.shape == (3, 6)
+    gap = (z - draws.mean(0)) / (draws.std(0) / 2000**0.5)
+    assert gap.abs().max() < 6
+
+
+def test_discrete_posteriors_reconstruct_at_their_likeliest_code():
+    """A decoder that saw bits and one-hot codes is shown bits and one-hot codes."""
+    bits = Independent(Bernoulli(torch.tensor([[0.2, 0.5, 0.9]])), 1)
+    assert centre(bits).tolist() == [[0.0, 1.0, 1.0]]
+    codes = Independent(OneHotCategorical(torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]])), 1)
+    assert centre(codes).tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
 
 
 def test_a_model_starts_where_z_carries_no_wild_information():

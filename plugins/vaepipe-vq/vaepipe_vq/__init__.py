@@ -1,0 +1,1 @@
+"""Vector quantization for vaepipe: a code book, priors over its codes, and their objective."""
