@@ -11,7 +11,7 @@ from vaepipe_text.sequence import SequenceLikelihood
 from vaepipe.core import SUPPORTS, Conditional, DataSpec, LatentModel, frozen
 from vaepipe.core.sequences import EOS, PAD, UNK
 from vaepipe.errors import CompatibilityError
-from vaepipe.evaluation import evidence
+from vaepipe.evaluation import decoding
 from vaepipe.families.normal import DiagonalNormal
 from vaepipe.networks.mlp import MLP
 from vaepipe.networks.recurrent import Recurrent
@@ -196,11 +196,11 @@ def test_chunks_of_evidence_count_words_not_positions(monkeypatch):
         Conditional(MLP((2,), (5,), hidden=[]), head, (2,)),
     )
     x, z, seen = torch.randint(0, 50, (3, 4)).double(), torch.randn(40, 3, 2), []
-    whole = evidence.log_likelihood(model, x, z)
+    whole = decoding.log_likelihood(model, x, z)
     forward = head.forward
     monkeypatch.setattr(head, "forward", lambda h: seen.append(len(h)) or forward(h))
-    monkeypatch.setattr(evidence, "VALUES_AT_ONCE", 3000)
-    torch.testing.assert_close(evidence.log_likelihood(model, x, z), whole)
+    monkeypatch.setattr(decoding, "VALUES_AT_ONCE", 3000)
+    torch.testing.assert_close(decoding.log_likelihood(model, x, z), whole)
     assert seen
     assert max(seen) * 3 * 50 <= 3000
 

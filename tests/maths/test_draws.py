@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, LogNormal
 
 from vaepipe.core import Cap, Conditional, Family, LatentModel, OwnDraws, join_draws, positive
-from vaepipe.evaluation import evidence, score, validate
+from vaepipe.evaluation import proposals, score, validate
 from vaepipe.networks.mlp import MLP
 from vaepipe.testing import PPCA
 
@@ -99,7 +99,7 @@ def test_evaluation_and_validation_never_ask_for_the_inverse(monkeypatch):
     model, x = LatentModel(inference, gaussian.prior, gaussian.generator), ppca.draw(20)
     scores, quick = score(model, x, range(20), k=7), validate(model, x, k=7)
     assert sum(q.asked for q in head.made) == 0
-    monkeypatch.setattr(evidence, "join_draws", _forgetful)
+    monkeypatch.setattr(proposals, "join_draws", _forgetful)
     monkeypatch.setattr(OwnDraws, "remember", lambda *_: None)
     slow, plain = score(model, x, range(20), k=7), validate(model, x, k=7)
     assert sum(q.asked for q in head.made) > 0

@@ -78,6 +78,12 @@ def test_one_cycle_is_the_linear_rise_and_no_length_none():
 
 
 @pytest.mark.parametrize("objective", [ELBO, SampledELBO])
+def test_cycles_that_could_not_be_seen_are_refused(objective):
+    with pytest.raises(UserError, match="Set warmup_epochs"):
+        objective(cycles=4)
+
+
+@pytest.mark.parametrize("objective", [ELBO, SampledELBO])
 def test_objectives_follow_the_cycles_and_are_warm_after_the_last_rise(objective, model, x):
     cyclic = objective(beta=2.0, warmup_epochs=4, cycles=2, cycle_share=0.5)
     for epoch, weight in ((2.0, 1.0), (6.0, 2.0), (8.0, 0.0), (10.0, 1.0), (40.0, 2.0)):

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch.distributions import (
+    Bernoulli,
     Gamma,
     Independent,
     Laplace,
@@ -141,3 +142,16 @@ def test_the_decision_agrees_with_what_torch_can_do(q, p, closed):
     else:
         with pytest.raises((NotImplementedError, RuntimeError)):
             kl_divergence(q, p)
+
+
+@pytest.mark.parametrize(("a", "b"), [(12, 17), (16, 30), (3, -95), (-12, -17), (0.3, 0.4), (2, 2)])
+def test_bits_that_are_almost_certain_have_a_finite_rate_in_single_precision(a, b):
+    """sigmoid(17) is 1 in float32; the KL of such bits is still what float64 says."""
+    logits = torch.tensor([float(a), float(b)], dtype=torch.float64)
+    expected = 3 * kl_divergence(*(Bernoulli(logits=v) for v in logits)).item()
+    many, one = logits[0].float().expand(5, 3), logits[1].float().expand(3)
+    q, p = (Independent(Bernoulli(logits=v, validate_args=False), 1) for v in (many, one))
+    found = rate(q, p, many)
+    assert found.shape == (5,)
+    assert found.double() == pytest.approx(torch.full((5,), expected), rel=1e-5, abs=1e-7)
+    assert torch.equal(rate_per_dimension(q, p, many).sum(-1), found)

@@ -41,13 +41,13 @@ class TestExample:
         assert kinds == set(KINDS)
 
     def test_a_family_that_is_not_installed_is_told_with_its_line(self, problems, example):
-        found = problems(example.replace("type: full_normal", "type: iafff"), whole=True)
+        found = problems(example.replace("type: full_normal", "type: orthogonal_flow_xyz"), whole=True)
         ((line, path, message),) = found
         assert line == 1 + example.splitlines().index(
             "      model.family: {choice: [{type: diagonal_normal}, {type: full_normal}]}"
         )
         assert path == "stages.tune.space.model.family.choice.1"
-        assert message.startswith("unknown families 'iafff'.")
+        assert message.startswith("unknown families 'orthogonal_flow_xyz'.")
         assert "install the plugin that provides it" in message
 
     def test_reading_it_loads_neither_ray_nor_mlflow_nor_optuna(self, example, tmp_path):
