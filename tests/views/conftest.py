@@ -1,5 +1,6 @@
 """Artifacts in the columns that stages write, small enough to read."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,13 @@ import torch
 from vaepipe import registry
 from vaepipe.compute.base import ModelSpec
 from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.data import schema
 from vaepipe.pipeline.report import Sample, Section
 from vaepipe.training import bundle
+
+HELPERS = str(Path(__file__).parent / "helpers")
+if HELPERS not in sys.path:
+    sys.path.insert(0, HELPERS)
 
 
 def table(path: Path, rows: list[dict]) -> None:
@@ -136,5 +142,28 @@ def codes(tmp_path):
                 columns["label"] = pa.array(labels[rows])
             pq.write_table(pa.table(columns), folder / f"part-{number:05d}-of-00002.parquet")
         return Section("encode", name, folder, {"rows": len(means)})
+
+    return make
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """Makes the folder of a fit whose posteriors drift away from the origin."""
+
+    def make(frames: int, labels: bool = False, d: int = 2, rows: int = 40) -> Path:
+        folder = tmp_path / "moved"
+        rng = np.random.default_rng(0)
+        ends = rng.normal(size=(rows, d)).astype(np.float32)
+        for epoch in range(1, frames + 1):
+            mean = ends * epoch / frames
+            columns = {"id": np.arange(rows)}
+            if labels:
+                columns["label"] = np.arange(rows) % 3
+            field = schema.vector_field("mean", pa.float32(), (d,))
+            drawn = pa.table(columns).append_column(field, schema.to_vectors(mean))
+            (folder / "snapshots").mkdir(parents=True, exist_ok=True)
+            pq.write_table(drawn, folder / "snapshots" / f"epoch-{epoch:05d}.parquet")
+        table(folder / "history.parquet", epochs(frames, -20.0))
+        return folder
 
     return make

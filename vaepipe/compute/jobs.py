@@ -25,6 +25,7 @@ from vaepipe import __version__
 from vaepipe.compute import outputs
 from vaepipe.compute.base import TrainTask
 from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP
+from vaepipe.compute.snapshots import Snapshots
 from vaepipe.core import build, row_seed, seeded
 from vaepipe.data import shards
 from vaepipe.data.batches import Batches
@@ -137,6 +138,7 @@ class _Job:
         self.fitter = self._fitter()
         self.state = self._resumed()
         self.validation = self._validation_rows() if rank == 0 else None
+        self.snapshots = self._snapshots()
         self.reason: str | None = None
         self.warned = False
         self.stopped = False
@@ -220,6 +222,8 @@ class _Job:
         if not math.isfinite(metrics.get(EVIDENCE, 0.0)):
             return Verdict.FAILED
         self.state = self._advanced(epoch, metrics)
+        if self.snapshots is not None:
+            self.snapshots.take(epoch, self.judged)
         if due:
             average = self.average and self.average.module
             checkpoint.save(self.folder, self.state, self.step, self.fitter.optimizers, average)
@@ -350,6 +354,13 @@ class _Job:
             return None
         parts, path = self.task.model.parts(), Path(self.task.start["path"])
         return start.adopt(self.step.model, parts, path)
+
+    def _snapshots(self) -> Snapshots | None:
+        """Where posteriors of validation rows lie over the epochs; None without such rows."""
+        if self.validation is None:
+            return None
+        output, data, fresh = Path(self.task.output), self.task.data.path, not self.state.epoch
+        return Snapshots(output, data, self.validation, self.task.epochs, fresh=fresh)
 
     def _validation_rows(self) -> Tensor | None:
         """The first rows of the val split, with noise that never changes; None without a split."""

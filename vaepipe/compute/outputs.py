@@ -4,6 +4,7 @@ journal.jsonl     what happened, as it happens
 checkpoint/       where the fit stands
 model/            the bundle, when it ended
 history.parquet   the metrics of every epoch, when it ended
+snapshots/        posterior means of some validation rows at some epochs
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vaepipe import files
 from vaepipe.errors import DataError
 from vaepipe.pipeline import report
-from vaepipe.pipeline.stages.report import sample_of
+from vaepipe.pipeline.stages.report import sample_of, worst_of
 from vaepipe.training import bundle
 
 
@@ -29,18 +30,37 @@ def draw(folder: Path, output: Path) -> Path:
     if not manifests:
         raise DataError(f"{folder}: no stage is finished yet.")
     output.mkdir(parents=True, exist_ok=True)
-    sections = [_section(folder, name, manifest) for name, manifest in manifests.items()]
+    sections = [_section(folder, name, manifests) for name in manifests]
     return report.build(output, sections, title=folder.name)
 
 
-def _section(folder: Path, name: str, manifest: dict[str, Any]) -> report.Section:
+def _section(folder: Path, name: str, manifests: Mapping[str, dict[str, Any]]) -> report.Section:
+    manifest, path = manifests[name], folder / name
     has_model = manifest["kind"] in ("train", "sweep")
-    model = bundle.load(folder / name / manifest["model"]) if has_model else None
-    data = Path(_data_path(folder / name, manifest)) if has_model else folder / name
+    model = bundle.load(path / manifest["model"]) if has_model else None
+    data = Path(_data_path(path, manifest)) if has_model else path
     wanted = has_model or manifest["kind"] == "data"
-    sample = sample_of(data) if wanted and data.exists() else None
-    path = folder / name
-    return report.Section(manifest["kind"], name, path, manifest, model, sample)
+    return report.Section(
+        kind=manifest["kind"],
+        name=name,
+        path=path,
+        manifest=manifest,
+        model=model,
+        data=sample_of(data) if wanted and data.exists() else None,
+        worst=_worst(folder, name, manifests) if manifest["kind"] == "evaluate" else None,
+    )
+
+
+def _worst(folder: Path, name: str, manifests: Mapping[str, dict[str, Any]]) -> report.Worst | None:
+    """The worst examples, where model and data of an evaluation are in the same folder."""
+    found = {}
+    for other in manifests[name].get("inputs", ()):
+        manifest = manifests.get(other, {})
+        if "model" in manifest:
+            found["model"] = folder / other / manifest["model"]
+        elif manifest.get("kind") == "data":
+            found["data"] = folder / other
+    return worst_of(folder / name, **found) if len(found) == 2 else None
 
 
 def _data_path(folder: Path, manifest: dict[str, Any]) -> str:

@@ -3,5 +3,6 @@
 from vaepipe.pipeline.report.page import build as build
 from vaepipe.pipeline.report.section import Sample as Sample
 from vaepipe.pipeline.report.section import Section as Section
+from vaepipe.pipeline.report.section import Worst as Worst
 
-__all__ = ["Sample", "Section", "build"]
+__all__ = ["Sample", "Section", "Worst", "build"]

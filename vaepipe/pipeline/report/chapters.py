@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaepipe.pipeline.metrics import SWEEPABLE
-from vaepipe.pipeline.report import curves, scatter, scores, sheets, words
+from vaepipe.pipeline.report import appraisal, curves, fitted, sentences, sheets, tradeoff, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Sample, Section, Table
 from vaepipe.pipeline.report.tables import Columns, latents, read
 from vaepipe.registry import PartSpec
@@ -18,15 +16,14 @@ from vaepipe.registry import PartSpec
 POINTS = 5000
 EXAMPLES = 48
 CURVES_SHOWN = 64
-SAMPLES = "Left the mean of p(x|z), right a draw from it; z ~ p(z), place by place the same z."
 EVIDENCE = (
     "Importance-sampled log p(x) on the validation split, whatever the trial was trained on; bars "
     "are one standard error over the examples."
 )
 
-DIMENSIONS = (
-    "KL(q(z|x) ‖ p(z)) of each dimension, mean over the examples; where q or p does not factorise, "
-    "the variance of the posterior means. Active: that variance exceeds 0.01."
+TRADEOFF = (
+    "Validation split: what a code costs, and what is lost with it. Models on a dotted line have "
+    "the same ELBO; better ones lie below and to the left."
 )
 
 
@@ -59,13 +56,16 @@ def _data(section: Section) -> Iterator[Block]:
         | {"digest": str(manifest.get("digest", words.MISSING))}
     )
     shape = tuple(spec.get("shape", ()))
-    if section.data is not None and len(section.data.ids) and sheets.image_shape(shape):
+    if manifest.get("lexicon"):
+        yield from sentences.of_data(section)
+    elif section.data is not None and len(section.data.ids) and sheets.image_shape(shape):
         x = sheets.frozen(PartSpec.from_dict(dataset).build(), _first(section.data, EXAMPLES))
         yield Plot("examples", "Examples", "As a model sees them.", sheets.example_sheet(x, shape))
 
 
 def _train(section: Section) -> Iterator[Block]:
     manifest, metrics = section.manifest, section.manifest.get("metrics", {})
+    yield from (Note(f"Warning: {text}") for text in manifest.get("warnings", ()))
     yield Facts(
         {
             "status": str(manifest.get("status", words.MISSING)),
@@ -83,7 +83,8 @@ def _train(section: Section) -> Iterator[Block]:
     else:
         text = "Validation numbers use the same frozen data and samples at every epoch."
         yield Plot("curves", "Training", text, drawn)
-    yield from _model(section)
+    yield from fitted.chapter(section)
+    yield from fitted.moves(section.path)
 
 
 def _sweep(section: Section) -> Iterator[Block]:
@@ -105,64 +106,22 @@ def _sweep(section: Section) -> Iterator[Block]:
     lines = curves.overlay(_histories(section.path, rows, metric, mode), best)
     if lines is not None:
         yield Plot("curves", "Trials over epochs", "Lines end where a trial was stopped.", lines)
-    yield from _model(section)
+    flat = tradeoff.plane(curves.ranked(rows, metric, mode), best)
+    if flat is not None:
+        yield Plot("tradeoff", "Rate and distortion", TRADEOFF, flat)
+    yield from fitted.chapter(section)
+    yield from fitted.moves(section.path / "trials" / f"{best or 0:05d}")
     yield _trials_table(curves.ranked(rows, metric, mode), metric)
 
 
-def _evaluate(section: Section) -> Iterator[Block]:
-    columns = read(section.path / "summary.parquet")
-    head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
-    rows = scores.summary(columns)
-    view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
-    yield Facts(_named(section.manifest, ("model_digest", "data_digest")) | view)
-    yield Table("Summary", head, rows) if rows else Note("This evaluation has no summary.")
-    examples = read(section.path / "per_example.parquet")
-    drawn = scores.histogram(examples)
-    if drawn is not None:
-        left_out = scores.below(examples)
-        text = f"Not shown, left of the axis: {left_out}." if left_out else "All examples."
-        yield Plot("evidence", "Log evidence of each example", text, drawn)
-    drawn = scores.rates(read(section.path / "per_dimension.parquet"))
-    if drawn is not None:
-        yield Plot("rates", "Latent dimensions", DIMENSIONS, drawn)
-
-
 def _encode(section: Section) -> Iterator[Block]:
-    yield Facts(_named(section.manifest, ("rows", "model_digest", "input_digest")))
+    yield Facts(words.named(section.manifest, ("rows", "model_digest", "input_digest")))
     means, labels = latents(section.path, POINTS)
-    yield from _posterior(means, labels)
+    yield from fitted.posterior(means, labels)
 
 
 def _register(section: Section) -> Iterator[Block]:
-    yield Facts(_named(section.manifest, ("name", "version", "alias", "uri")))
-
-
-def _model(section: Section) -> Iterator[Block]:
-    """What a fitted model shows of itself."""
-    bundle, data = section.model, section.data
-    if bundle is None:
-        return
-    yield from (Note(warning) for warning in bundle.warnings)
-    pictures = sheets.image_shape(bundle.data.shape) is not None
-    if pictures:
-        yield Plot("samples", "Samples of the prior", SAMPLES, sheets.prior_samples(bundle))
-    if pictures and data is not None and len(data.ids):
-        text = "Rows: examples; mean of p(x|z) at the posterior mean; a draw with z ~ q(z|x)."
-        yield Plot("reconstructions", "Reconstructions", text, sheets.reconstructions(bundle, data))
-    if pictures and math.prod(bundle.card["model"]["latent_shape"]) == 2:
-        text = "Mean of p(x|z) over the square [−3, 3]²."
-        yield Plot("plane", "The latent plane", text, sheets.latent_plane(bundle))
-    if data is not None and len(data.ids):
-        yield from _posterior(sheets.posterior_means(bundle, data), data.labels)
-
-
-def _posterior(means: np.ndarray, labels: Sequence[Any] | None) -> Iterator[Block]:
-    flat = scatter.plane(means)
-    if flat is None:
-        return
-    named = "Posterior by class" if labels is not None else "Posterior"
-    text = f"{flat.caption}; {words.number(len(means))} examples."
-    yield Plot("posterior", named, text, scatter.scatter(flat, labels))
+    yield Facts(words.named(section.manifest, ("name", "version", "alias", "uri")))
 
 
 def _trials_table(rows: Sequence[curves.Trial], metric: str) -> Table:
@@ -221,15 +180,6 @@ def _short(path: str) -> str:
     return path.removeprefix("model.")
 
 
-def _named(manifest: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Some entries of a manifest, those that it has."""
-    known = {name: manifest[name] for name in names if manifest.get(name) not in (None, "")}
-    return {
-        name.replace("_", " "): value if isinstance(value, str) else words.number(value)
-        for name, value in known.items()
-    }
-
-
 def _first(data: Sample, count: int) -> Sample:
     labels = data.labels[:count] if data.labels is not None else None
     return Sample(data.x[:count], data.ids[:count], labels)
@@ -249,25 +199,16 @@ def _headline_train(section: Section) -> list[tuple[str, str]]:
     return [(_evidence(metrics), what)] if curves.EVIDENCE in metrics else []
 
 
-def _headline_evaluate(section: Section) -> list[tuple[str, str]]:
-    rows = scores.summary(read(section.path / "summary.parquet"))
-    return [
-        (f"{value} {unit}", f"log evidence, {split}, {estimator}, {section.name}")
-        for metric, split, value, unit, _, estimator in rows
-        if metric.split(" ")[0] == "log_evidence"
-    ]
-
-
 CHAPTERS: Mapping[str, Callable[[Section], Iterator[Block]]] = {
     "data": _data,
     "train": _train,
     "sweep": _sweep,
-    "evaluate": _evaluate,
+    "evaluate": appraisal.chapter,
     "encode": _encode,
     "register": _register,
 }
 HEADLINES: Mapping[str, Callable[[Section], list[tuple[str, str]]]] = {
     "sweep": _headline_sweep,
     "train": _headline_train,
-    "evaluate": _headline_evaluate,
+    "evaluate": appraisal.headline,
 }

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -134,14 +135,14 @@ def history(columns: Columns) -> Figure | None:
     upper = made.add_subplot(grid[0])
     _dress(upper, "nats per example")
     for values, label, colour, dash in lines:
-        upper.plot(epoch, values, dash, color=colour, label=label, marker=_marker(values), ms=4)
+        _line(upper, epoch, values, dash, color=colour, label=label)
     _band(upper, epoch, columns)
     upper.set_ylim(bottom=_floor([line[0] for line in lines]))
     upper.legend(loc="lower right")
     lower = made.add_subplot(grid[1], sharex=upper)
     _dress(lower, "rate (nats)")
     rate = numbers(columns, "val/rate")
-    lower.plot(epoch, rate, color=style.THIRD, marker=_marker(rate), ms=4)
+    _line(lower, epoch, rate, "-", color=style.THIRD)
     lower.set_xlabel("epoch")
     return made
 
@@ -156,8 +157,8 @@ def overlay(histories: Mapping[int, Columns], best: int | None) -> Figure | None
     ax = style.axes(made)
     _dress(ax, "log evidence (nats)")
     for number in sorted(lines, key=lambda n: n == best):
-        epoch, values = lines[number]
-        won, last = number == best, int(np.flatnonzero(np.isfinite(values))[-1])
+        epoch, values = _known(*lines[number])
+        won, last = number == best, len(values) - 1
         ax.plot(epoch, values, color=style.ACCENT if won else style.MUTED,
                 alpha=1.0 if won else 0.45, lw=2 if won else 1, marker="o", markevery=[last], ms=4,
                 label=f"trial {number} (best)" if won else None)  # fmt: skip
@@ -173,10 +174,23 @@ def setting(value: str | None) -> str:
     return words.MISSING if value is None else words.component(json.loads(value))
 
 
+def _line(ax: Axes, epoch: np.ndarray, values: np.ndarray, dash: str, **how: Any) -> None:
+    """Epochs without a number, where nothing was validated, do not interrupt a line."""
+    epoch, values = _known(epoch, values)
+    ax.plot(epoch, values, dash, marker=_marker(values), ms=4, **how)
+
+
+def _known(*columns: np.ndarray) -> list[np.ndarray]:
+    """The rows whose last column is finite."""
+    rows = np.isfinite(columns[-1])
+    return [column[rows] for column in columns]
+
+
 def _band(ax: Axes, epoch: np.ndarray, columns: Columns) -> None:
     middle, se = numbers(columns, EVIDENCE), numbers(columns, f"{EVIDENCE}_se")
     if has_values(middle) and has_values(se):
-        ax.fill_between(epoch, middle - se, middle + se, color=style.ACCENT, alpha=0.2, lw=0)
+        epoch, low, high = _known(epoch, middle - se, middle + se)
+        ax.fill_between(epoch, low, high, color=style.ACCENT, alpha=0.2, lw=0)
 
 
 def _dress(ax: Axes, label: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from string import Template
 
 from vaepipe import __version__, files
-from vaepipe.pipeline.report import style, words
+from vaepipe.pipeline.report import motion, style, words
 from vaepipe.pipeline.report.chapters import chapter, headline
 from vaepipe.pipeline.report.provenance import what_ran
-from vaepipe.pipeline.report.section import Block, Code, Facts, Note, Plot, Section, Table
+from vaepipe.pipeline.report.section import Block, Code, Facts, Motion, Note, Plot, Section, Table
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -106,8 +106,8 @@ def unique(names: Sequence[str]) -> list[str]:
 
 def _chapter(folder: Path, key: str, section: Section) -> str:
     blocks = chapter(section)
-    plots = [block for block in blocks if isinstance(block, Plot)]
-    figures = "".join(_plot(folder, f"{key}-{plot.key}", plot, section.name) for plot in plots)
+    plots = [block for block in blocks if isinstance(block, Plot | Motion)]
+    figures = "".join(_figure(folder, f"{key}-{plot.key}", plot, section.name) for plot in plots)
     gallery = f'<div class="figures">\n{figures}</div>\n' if figures else ""
     facts = "".join(_html(b) for b in blocks if isinstance(b, Facts | Note))
     tables = "".join(_html(b) for b in blocks if isinstance(b, Table | Code))
@@ -115,12 +115,18 @@ def _chapter(folder: Path, key: str, section: Section) -> str:
     return f'<section id="{key}">\n{heading}\n{facts}{gallery}{tables}</section>'
 
 
-def _plot(folder: Path, name: str, plot: Plot, stage: str) -> str:
+def _figure(folder: Path, name: str, plot: Plot | Motion, stage: str) -> str:
     """Write a figure's files; the figure as a part of the page."""
-    drawing = style.draw(plot.figure)
+    says = f"{plot.title}, {stage}. {plot.caption}"
+    if isinstance(plot, Motion):
+        moving = plot.movement
+        drawing = style.Drawing(motion.svg(moving), motion.png(moving))
+        picture = motion.html(moving, name, says)
+    else:
+        drawing = style.draw(plot.figure)
+        picture = style.inline(drawing.svg, name, says)
     for suffix, content in (("svg", drawing.svg), ("png", drawing.png)):
         (folder / f"{name}.{suffix}").write_bytes(content)
-    picture = style.inline(drawing.svg, name, f"{plot.title}, {stage}. {plot.caption}")
     return (
         f"<figure>\n<figcaption><b>{_text(plot.title)}</b><span>{_text(plot.caption)}</span>"
         f'</figcaption>\n{picture}\n<p class="files"><a href="{name}.png">PNG</a> '

@@ -24,54 +24,68 @@ class Plane(NamedTuple):
     caption: str
 
 
+class Planes(NamedTuple):
+    """Points `[frames, n, 2]` and what the axes are."""
+
+    points: np.ndarray
+    names: tuple[str, str]
+    caption: str
+
+
 def plane(means: np.ndarray) -> Plane | None:
     """Posterior means `[n, d]` in two dimensions: as they are, or by PCA, which is then named.
 
     Rows that are not finite are NaN in the result; None if fewer than two rows are finite or
     d < 2.
     """
+    found = planes([means], means)
+    return None if found is None else Plane(found.points[0], found.names, found.caption)
+
+
+def planes(frames: Sequence[np.ndarray], means: np.ndarray) -> Planes | None:
+    """Several `[n, d]` in the plane that `plane` chooses for the last of them, `means`."""
     means = means.astype(np.float64)
     known = np.isfinite(means).all(axis=1)
     if means.shape[1] < 2 or known.sum() < 2:
         return None
-    points = np.full((len(means), 2), np.nan)
+    every = np.stack(frames).astype(np.float64)
+    every[~np.isfinite(every).all(axis=2)] = np.nan
     if means.shape[1] == 2:
-        points[known] = means[known]
-        return Plane(points, ("z₀", "z₁"), "E q(z|x), the two latent dimensions as they are")
-    points[known], shares = _principal(means[known])
+        return Planes(every, ("z₀", "z₁"), "E q(z|x), the two latent dimensions as they are")
+    centre, axes, shares = _principal(means[known])
     names = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
     caption = f"principal components of E q(z|x), {means.shape[1]} latent dimensions"
-    return Plane(points, names, caption)
+    return Planes((every - centre) @ axes, names, caption)
 
 
 def scatter(flat: Plane, labels: Sequence[Any] | None) -> Figure:
     """Points by class, with the name of each class at its median."""
     made = style.figure(4.5)
     ax = style.axes(made)
-    groups = _groups(labels, len(flat.points))
+    classes = groups(labels, len(flat.points))
     size = float(np.clip(9000 / max(1, len(flat.points)), 2.0, 18.0))
-    for name, (rows, colour) in groups.items():
+    for name, (rows, colour) in classes.items():
         points = flat.points[rows]
         ax.scatter(*points.T, s=size, c=colour, alpha=0.6, lw=0, rasterized=True, label=name)
-    if len(groups) > 1:
-        for name, (rows, colour) in groups.items():
-            _name(ax, name, flat.points[rows], colour)
+    if len(classes) > 1:
+        for name, (rows, colour) in classes.items():
+            name_class(ax, name, flat.points[rows], colour)
     ax.set_xlabel(flat.names[0])
     ax.set_ylabel(flat.names[1])
     ax.set_aspect("equal", adjustable="datalim")
     return made
 
 
-def _principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores on two principal axes and their shares of the variance; signs are fixed."""
-    centred = x - x.mean(0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
+def _principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, two principal axes `[d, 2]`, their shares of the variance; signs are fixed."""
+    centre = x.mean(0)
+    values, vectors = np.linalg.eigh((x - centre).T @ (x - centre))
     axes = vectors[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
-    return centred @ axes, values[::-1][:2] / max(values.sum(), np.finfo(float).tiny)
+    return centre, axes, values[::-1][:2] / max(values.sum(), np.finfo(float).tiny)
 
 
-def _groups(labels: Sequence[Any] | None, count: int) -> dict[str, tuple[np.ndarray, str]]:
+def groups(labels: Sequence[Any] | None, count: int) -> dict[str, tuple[np.ndarray, str]]:
     """Class name to rows and colour; rare classes together, rows without a label apart."""
     if labels is None:
         return {"": (np.arange(count), style.ACCENT)}
@@ -92,7 +106,8 @@ def _natural(name: str) -> tuple[bool, float, str]:
     return (False, float(name), "") if number.isdecimal() and number.isascii() else (True, 0, name)
 
 
-def _name(ax: Axes, name: str, points: np.ndarray, colour: str) -> None:
+def name_class(ax: Axes, name: str, points: np.ndarray, colour: str) -> None:
+    """Write the name of a class at the median of its points."""
     known = points[np.isfinite(points).all(axis=1)]
     if len(known):
         x, y = np.median(known, axis=0)

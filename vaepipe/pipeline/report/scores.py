@@ -67,7 +67,7 @@ def rates(columns: Columns) -> Figure | None:
     ax.set_ylabel("rate (nats)" if name == "rate" else "variance of posterior means")
     ax.set_xticks(places if len(values) <= 32 else [], _dimensions(columns, order, len(values)))
     ax.tick_params(axis="x", labelsize=min(8.5, 230 / max(1, len(values))))
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     return made
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
+    from vaepipe.pipeline.report.movement import Movement
     from vaepipe.training.bundle import Bundle
 
 Kind = Literal["data", "train", "sweep", "evaluate", "encode", "report", "register"]
@@ -32,6 +33,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Worst:
+    """The examples of lowest evidence.
+
+    Args:
+        split: they are of.
+        sample: the examples, the lowest first.
+        log_evidence: `[n]`, nats.
+        model: that was evaluated.
+    """
+
+    split: str
+    sample: Sample
+    log_evidence: Sequence[float]
+    model: Bundle
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One artifact that a report shows.
 
@@ -42,6 +60,7 @@ class Section:
         manifest: the artifact's manifest.
         model: the opened bundle of a train stage or of a sweep's winner.
         data: examples to show the model with.
+        worst: of an evaluation, the examples that its model explains least.
     """
 
     kind: Kind
@@ -50,6 +69,7 @@ class Section:
     manifest: Mapping[str, Any]
     model: Bundle | None = None
     data: Sample | None = None
+    worst: Worst | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,16 @@ class Plot:
     title: str
     caption: str
     figure: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """A figure that moves; `key` names its files, unique within a section."""
+
+    key: str
+    title: str
+    caption: str
+    movement: Movement
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +124,4 @@ class Code:
     text: str
 
 
-Block = Plot | Table | Facts | Note | Code
+Block = Plot | Motion | Table | Facts | Note | Code

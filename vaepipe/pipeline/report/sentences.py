@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vaepipe.core import seeded
+from vaepipe.core import centre, seeded
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.pipeline.report import sheets, words
 from vaepipe.pipeline.report.section import Block, Sample, Section, Table
@@ -50,8 +50,8 @@ def _reconstructions(bundle: Bundle, lexicon: Lexicon, data: Sample, seed: int) 
     x = sheets.view(bundle, data)[:COUNT]
     with seeded(seed):
         q = bundle.model.inference(x)
-        centre = bundle.model.generator(sheets.posterior_mean(q))
-        made = (x, sheets.mean(centre), bundle.model.generator(q.sample()).sample())
+        typical = bundle.model.generator(centre(q))
+        made = (x, sheets.mean(typical), bundle.model.generator(q.sample()).sample())
     head = ("sentence", "likeliest at the mean of q(z|x)", "x' ~ p(x|z), z ~ q(z|x)")
     rows = list(zip(*(_read(lexicon, part) for part in made), strict=True))
     return Table("Reconstructions", head, rows)

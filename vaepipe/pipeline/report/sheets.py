@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import Shape, seeded
+from vaepipe.core import Shape, centre, seeded
 from vaepipe.datasets.base import Dataset
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.evaluation.moments import has_moments, moments, typical
 from vaepipe.pipeline.report import style
 from vaepipe.pipeline.report.section import Sample
 
@@ -88,18 +88,18 @@ def prior_samples(bundle: Bundle, count: int = 64, seed: int = 0) -> Figure:
 
 @torch.no_grad()
 def reconstructions(bundle: Bundle, data: Sample, count: int = 12, seed: int = 0) -> Figure:
-    """Examples as the model sees them, E p(x | E q(z|x)), and x' ~ p(x | z) with z ~ q(z|x)."""
+    """Examples as the model sees them, E p(x|z) at the centre of q, x' ~ p(x|z) with z ~ q(z|x)."""
     x = view(bundle, data)[:count]
     with seeded(seed):
         q = bundle.model.inference(x)
-        centre = bundle.model.generator(posterior_mean(q))
+        typical = bundle.model.generator(centre(q))
         drawn = bundle.model.generator(q.sample()).sample()
-        rows = [x, mean(centre), drawn]
+        rows = [x, mean(typical), drawn]
     pictures = np.concatenate([images(r, bundle.data.shape) for r in rows])
     sheet = mosaic(pictures, len(x))
     made = style.figure(style.WIDTH * sheet.shape[0] / sheet.shape[1] + 0.1)
     ax = made.add_subplot()
-    _show(ax, sheet, images(x, bundle.data.shape))
+    show(ax, sheet, images(x, bundle.data.shape))
     names = ("data", "mean", "draw")
     height = sheet.shape[0] / 3
     ax.set_yticks([(i + 0.5) * height for i in range(3)], names)
@@ -114,7 +114,7 @@ def latent_plane(bundle: Bundle, side: int = GRID_SIDE, seed: int = 0) -> Figure
     made = style.figure(style.WIDTH * 0.96)
     ax = made.add_subplot()
     pictures = mosaic(images(sheet, bundle.data.shape), side, gap=0)
-    _show(ax, pictures, pictures)
+    show(ax, pictures, pictures)
     height, width = pictures.shape[:2]
     marks, names = (-GRID_LIMIT, 0.0, GRID_LIMIT), ("−3", "0", "3")
     ax.set_xticks([_centre(m, width, side) for m in marks], names)
@@ -136,7 +136,7 @@ def example_sheet(x: Tensor, shape: Shape, columns: int = 12) -> Figure:
     pictures = images(x, shape)
     sheet = mosaic(pictures, columns)
     made = style.figure(style.WIDTH * sheet.shape[0] / sheet.shape[1])
-    _show(made.add_subplot(), sheet, pictures)
+    show(made.add_subplot(), sheet, pictures)
     return made
 
 
@@ -154,8 +154,8 @@ def posterior_mean(q: Distribution) -> Tensor:
 
 
 def mean(p: Distribution) -> Tensor:
-    """E p(x | z), from samples where it has no closed form."""
-    return moments(p, None if has_moments(p) else p.sample((DRAWS,)))[0]
+    """E p(x | z), from samples where it has no closed form; of words the likeliest."""
+    return typical(p, DRAWS)
 
 
 def view(bundle: Bundle, data: Sample) -> Tensor:
@@ -177,12 +177,12 @@ def _pages(sheets: dict[str, Tensor], shape: Shape, columns: int) -> Figure:
     for number, (title, x) in enumerate(sheets.items()):
         ax = made.add_subplot(1, len(sheets), number + 1)
         pictures = images(x, shape)
-        _show(ax, mosaic(pictures, columns), pictures)
+        show(ax, mosaic(pictures, columns), pictures)
         ax.set_title(title, parse_math=False)
     return made
 
 
-def _show(ax: Axes, sheet: np.ndarray, values: np.ndarray) -> None:
+def show(ax: Axes, sheet: np.ndarray, values: np.ndarray) -> None:
     """An image without axes; one grey scale for all of it."""
     low, high = _range(values)
     scaled = np.clip((sheet - low) / (high - low), 0, 1)

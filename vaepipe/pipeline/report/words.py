@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,6 +92,15 @@ def component(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def named(manifest: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Some entries of a manifest, those that it has."""
+    known = {name: manifest[name] for name in names if manifest.get(name) not in (None, "")}
+    return {
+        name.replace("_", " "): value if isinstance(value, str) else number(value)
+        for name, value in known.items()
+    }
 
 
 def _visible(line: str) -> str:

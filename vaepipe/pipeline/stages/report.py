@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vaepipe.data import shards
+import numpy as np
+import pyarrow.parquet as pq
+
+from vaepipe.data import shards, sources
 from vaepipe.pipeline import report
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
-from vaepipe.pipeline.settings import ReportStage
+from vaepipe.pipeline.rows import pick
+from vaepipe.pipeline.settings import EvaluateStage, ReportStage
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 
+WORST = 16
+"""Examples of lowest evidence that are shown."""
 EXAMPLES = 2000
 """Examples behind a scatter or a sheet of reconstructions."""
 
@@ -22,9 +28,10 @@ def run(step: Step[ReportStage], env: Environment, folder: Path, record: Record)
     sections = [section(env, name) for name in step.settings.of]
     page = report.build(folder, sections, title=env.pipeline.name)
     record.file(page, "report")
-    for picture in sorted(folder.glob("*.png")):
+    figures = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".svg"))
+    for picture in figures:
         record.file(picture, "report")
-    return {"page": page.name, "figures": sorted(p.name for p in folder.glob("*.png"))}
+    return {"page": page.name, "figures": [path.name for path in figures]}
 
 
 def section(env: Environment, name: str) -> report.Section:
@@ -40,7 +47,32 @@ def section(env: Environment, name: str) -> report.Section:
         manifest=manifest,
         model=model,
         data=data,
+        worst=_worst(env, name),
     )
+
+
+def _worst(env: Environment, name: str) -> report.Worst | None:
+    settings = env.pipeline.stages[name]
+    if not isinstance(settings, EvaluateStage):
+        return None
+    return worst_of(env.folder(name), env.model(settings.model), env.folder(settings.data))
+
+
+def worst_of(folder: Path, model: Path, data: Path) -> report.Worst | None:
+    """The examples of an evaluation that its model explains least; None if it has none."""
+    path = folder / "per_example.parquet"
+    if not path.is_file():
+        return None
+    table = pq.read_table(path, columns=["id", "split", "log_evidence"])
+    known = set(table.column("split").to_pylist())
+    split = next((s for s in ("test", "val") if s in known), min(known, default=None))
+    value = table.column("log_evidence").to_numpy()
+    rows = np.flatnonzero((table.column("split").to_numpy() == split) & np.isfinite(value))
+    rows = rows[np.argsort(value[rows], kind="stable")][:WORST]
+    if split is None or not len(rows):
+        return None
+    ids, x = pick(sources.of_split(str(data), split), table.column("id").to_numpy()[rows].tolist())
+    return report.Worst(split, report.Sample(x, ids), value[rows].tolist(), bundle.load(model))
 
 
 def _data_stage(env: Environment, name: str) -> str:

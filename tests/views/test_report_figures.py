@@ -1,0 +1,273 @@
+"""What the figures of a report say is what the tables say."""
+
+import dataclasses
+import io
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from vaepipe import registry
+from vaepipe.core import build as build_model
+from vaepipe.pipeline.report import (
+    Sample,
+    Worst,
+    bounds,
+    build,
+    curves,
+    faces,
+    motion,
+    movement,
+    sheets,
+    style,
+    tradeoff,
+)
+from vaepipe.pipeline.report import tables as columns_of
+from vaepipe.pipeline.report.chapters import chapter
+from vaepipe.pipeline.report.fitted import chapter as fitted_chapter
+from vaepipe.pipeline.report.section import Motion, Plot
+
+
+def trials(points: list[tuple[float, float]], settings: list[dict]) -> list[curves.Trial]:
+    return [
+        curves.Trial(i, "done", "", {k: json.dumps(v) for k, v in s.items()},
+                     {"val/log_lik": -d, "val/rate": r}, 3, 1.0)
+        for i, ((d, r), s) in enumerate(zip(points, settings, strict=True))
+    ]  # fmt: skip
+
+
+def test_lines_of_equal_elbo_have_slope_minus_one():
+    """On each dotted line distortion plus rate is the bound that it is named by, sign reversed."""
+    rows = trials([(80.0, 25.0), (90.0, 12.0), (120.0, 3.0)], [{"b": b} for b in (0.1, 1.0, 4.0)])
+    ax = tradeoff.plane(rows, best=1).axes[0]
+    lines = [line.get_xydata() for line in ax.lines if line.get_linestyle() == ":"]
+    sums = {round(float(p.sum()), 6) for line in lines for p in line}
+    assert len(lines) == len(sums) >= 4
+    named = {-float(t.get_text().replace("−", "-").removeprefix("ELBO "))
+             for t in ax.texts if t.get_text().startswith("ELBO")}  # fmt: skip
+    assert named
+    assert named <= sums
+
+
+def test_models_of_one_number_are_joined_in_its_order():
+    """A sweep of beta is a curve, whatever the order of the trials; others are points."""
+    points = [(90.0, 12.0), (120.0, 3.0), (80.0, 25.0)]
+    joined = tradeoff.plane(trials(points, [{"o.beta": b} for b in (1.0, 4.0, 0.1)]), best=0)
+    (path,) = [line for line in joined.axes[0].lines if line.get_linestyle() == "-"]
+    np.testing.assert_array_equal(path.get_xdata(), [80.0, 90.0, 120.0])
+    assert {"beta 1", "beta 4", "beta 0.1"} <= {t.get_text() for t in joined.axes[0].texts}
+    mixed = tradeoff.plane(trials(points, [{"prior": {"type": t}} for t in "abc"]), best=0)
+    assert not [line for line in mixed.axes[0].lines if line.get_linestyle() == "-"]
+
+
+def test_a_plane_needs_two_trials_with_both_numbers():
+    """NaN and infinity are no points."""
+    assert tradeoff.plane(trials([(1.0, 2.0)], [{}]), None) is None
+    assert tradeoff.plane(trials([(1.0, 2.0), (np.nan, 2.0), (1.0, np.inf)], [{}] * 3), 0) is None
+    assert tradeoff.plane([], None) is None
+
+
+def test_epochs_that_were_not_validated_do_not_interrupt_a_line():
+    """Validated every second epoch: a line through those, with its band."""
+    rows = {"epoch": [1, 2, 3, 4], "train/bound": [-9.0, -8.0, -7.0, -6.0]}
+    rows |= {name: [None, -7.0, None, -5.0] for name in ("val/log_evidence", "val/elbo")}
+    rows |= {"val/log_evidence_se": [None, 0.5, None, 0.5], "val/rate": [None, 1.0, None, 2.0]}
+    upper, lower = curves.history(rows).axes
+    for line in (upper.lines[0], upper.lines[1], lower.lines[0]):
+        assert line.get_xdata().tolist() == [2, 4]
+    assert len(upper.lines[2].get_xdata()) == 4
+    assert np.isfinite(upper.collections[0].get_paths()[0].vertices).all()
+
+
+def test_the_curve_over_k_is_the_table(tmp_path):
+    """Each split's points in the order of k, with its standard errors."""
+    rows = {"split": ["test"] * 3 + ["val"], "k": [50, 1, 5, 1], "n": [9] * 4,
+            "log_evidence": [-88.0, -93.0, -90.0, -95.0], "se": [0.5, 0.7, 0.6, None]}  # fmt: skip
+    ax = bounds.k_curve(rows).axes[0]
+    first = ax.containers[0].lines[0]
+    np.testing.assert_array_equal(first.get_xdata(), [1, 5, 50])
+    np.testing.assert_array_equal(first.get_ydata(), [-93.0, -90.0, -88.0])
+    spans = [np.ptp(s[:, 1]) for s in ax.containers[0].lines[2][0].get_segments()]
+    np.testing.assert_allclose(spans, [1.4, 1.2, 1.0])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["test", "val"]
+    assert bounds.k_curve({}) is None
+
+
+def simulated(**values) -> dict:
+    names = list(values)
+    return {"metric": names, "split": ["simulated"] * len(names),
+            "value": list(values.values()), "se": [0.1] * len(names)}  # fmt: skip
+
+
+def test_the_sandwich_compares_bounds_on_the_same_examples():
+    """The examples that were annealed; the last of the curve is the evidence, shown once."""
+    rows = {"elbo": [-93.0, -95.0, -10.0], "log_evidence": [-88.0, -90.0, -9.0],
+            "log_evidence_k5": [-90.0, -92.0, -9.5], "log_evidence_k50": [-88.0, -90.0, -9.0],
+            "log_evidence_ais": [-87.0, -89.5, None]}  # fmt: skip
+    both = simulated(rate=3.0, bdmc_upper=-79.5, bdmc_lower=-80.0)
+    data, two = bounds.sandwich(both, rows).axes
+    labels = [t.get_text() for t in data.get_yticklabels()]
+    assert labels == ["elbo", "log_evidence_k5", "log_evidence", "log_evidence_ais"]
+    means = [c.lines[0].get_xdata()[0] for c in data.containers]
+    assert means == [-94.0, -91.0, -89.0, -88.25]
+    assert "2 examples" in data.get_xlabel()
+    assert [t.get_text() for t in two.get_yticklabels()] == ["bdmc_lower", "bdmc_upper"]
+    (between,) = two.patches
+    box = between.get_extents().transformed(two.transData.inverted())
+    np.testing.assert_allclose([box.x0, box.x1], [-80.0, -79.5])
+
+
+def test_a_sandwich_needs_two_sides_or_annealing():
+    """One side of it, or importance sampling alone, is no sandwich."""
+    rows = {"elbo": [-93.0], "log_evidence": [-88.0]}
+    assert bounds.sandwich(simulated(bdmc_lower=-80.0), rows) is None
+    assert bounds.sandwich({}, {}) is None
+    assert len(bounds.sandwich({}, {**rows, "log_evidence_ais": [-87.0]}).axes) == 1
+    assert len(bounds.sandwich(simulated(bdmc_lower=-80.0, bdmc_upper=-79.0), rows).axes) == 1
+
+
+def test_the_gaps_of_a_split_end_at_their_sum():
+    """Amortization and approximation gap, end to end; rows that were not measured do not count."""
+    rows = {"id": [0, 1, 2], "split": ["test"] * 3,
+            "amort_gap": [1.0, 3.0, None], "approx_gap": [0.5, 1.5, None]}  # fmt: skip
+    bars = bounds.gaps(rows).axes[0].patches
+    assert [b.get_width() for b in bars] == [2.0, 1.0]
+    assert bars[1].get_x() == bars[0].get_width()
+    assert bounds.gaps({"id": [0], "amort_gap": [1.0]}) is None
+
+
+def test_heavy_tails_are_counted():
+    assert bounds.tails({"khat": [0.2, 0.71, float("nan"), 1.5]}) == "2 of 3"
+    assert bounds.tails({"khat": [None]}) is None
+    assert bounds.tails({}) is None
+
+
+def test_an_evaluation_shows_its_worst_examples(evaluation, fitted):
+    """Example over reconstruction, lowest first, each under its evidence."""
+    data = Sample(fitted.data.x[:3], fitted.data.ids[:3])
+    found = Worst("test", data, [-300.0, -200.0, -100.0], fitted.model)
+    blocks = chapter(dataclasses.replace(evaluation([-1.0, -2.0]), worst=found))
+    plot = next(b for b in blocks if isinstance(b, Plot) and b.key == "worst")
+    assert [ax.get_title() for ax in plot.figure.axes] == ["−300.0", "−200.0", "−100.0"]
+    for place, ax in enumerate(plot.figure.axes):
+        shown = np.asarray(ax.images[0].get_array())[:32, ::4, 0][::4]
+        seen = fitted.model.dataset.build().frozen(torch.tensor(data.x), torch.tensor(data.ids))
+        np.testing.assert_array_equal(shown, seen[place, 0].numpy())
+
+
+def test_a_traversal_moves_one_dimension_across_the_prior(fitted):
+    """The others stay; the ends are three standard deviations of the prior from its mean."""
+    z = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    line = faces._line(torch.tensor([[5.0, 7.0]]), z, 1)
+    assert (line[:, 0] == 5).all()
+    column = z[:, 1]
+    expected = column.mean() + 3 * column.std() * torch.tensor([-1.0, 1.0])
+    assert torch.allclose(line[[0, -1], 1], expected)
+    drawn = faces.traversals(fitted.model, fitted.data)
+    assert sorted(t.get_text() for t in drawn.axes[0].get_yticklabels()) == ["z₀", "z₁"]
+
+
+@pytest.mark.parametrize(
+    ("family", "prior", "latent", "keys"),
+    [
+        ("bernoulli", "bernoulli", [2], {"posterior"}),
+        ("categorical", "categorical", [3, 2], {"posterior"}),
+        ("concrete", "concrete", [3, 2], {"posterior"}),
+        ("mixture", "vamp", [3], {"posterior", "traversals"}),
+        ("hierarchical", "hierarchical", [2], {"posterior", "traversals", "plane"}),
+        ("diagonal_normal", "standard_normal", [1], {"traversals"}),
+    ],
+)
+def test_what_is_shown_of_a_latent_depends_on_what_it_is(fitted, family, prior, latent, keys):
+    """No square, and no way between two points, where there is none: of bits, of codes."""
+    part, old = registry.part, fitted.model.card
+    parts = {
+        "encoder": part("networks", "mlp", {"hidden": [8]}),
+        "family": part("families", family),
+        "prior": part("priors", prior),
+        "decoder": part("networks", "mlp", {"hidden": [8]}),
+        "likelihood": part("likelihoods", "bernoulli"),
+    }
+    model = build_model(tuple(latent), fitted.model.data, **parts).eval()
+    card = {**old, "model": {**old["model"], "latent_shape": latent}}
+    shown = dataclasses.replace(fitted.model, model=model, card=card)
+    blocks = fitted_chapter(dataclasses.replace(fitted, model=shown))
+    assert {b.key for b in blocks if isinstance(b, Plot)} == {"samples", "reconstructions", *keys}
+
+
+def test_the_grid_of_the_prior_is_of_means_and_the_same_bytes_each_time(fitted):
+    """Every value is a probability, no bit; corners are exactly 3 away in each direction."""
+    points = sheets.plane_points(fitted.model, sheets.GRID_SIDE)
+    assert points.abs().max() == 3
+    assert {tuple(p) for p in points[[0, 14, -15, -1]].tolist()} == {
+        (x, y) for x in (-3.0, 3.0) for y in (-3.0, 3.0)
+    }
+    with torch.no_grad():
+        means = sheets.mean(fitted.model.model.generator(points))
+    assert ((means > 0) & (means < 1)).all()
+    with style.look():
+        once, again = (style.draw(sheets.latent_plane(fitted.model)) for _ in range(2))
+    assert once == again
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_a_movement_ends_where_the_last_epoch_is(moved, d):
+    """All epochs are seen in one plane, chosen by the last; a drift stays a drift in it."""
+    found = movement.read(moved(frames=4, d=d))
+    assert list(found.epochs) == [1, 2, 3, 4]
+    steps = np.diff(found.points, axis=0)
+    np.testing.assert_allclose(steps[0], steps[2], atol=1e-6)
+    assert ("principal" in found.caption) == (d > 2)
+
+
+def test_what_cannot_move_is_left_out(tmp_path, moved):
+    """No snapshots, one of them, or one latent dimension."""
+    assert movement.read(tmp_path) is None
+    assert movement.read(moved(frames=1)) is None
+    assert movement.read(moved(frames=3, d=1)) is None
+
+
+def test_snapshots_of_other_rows_are_not_mixed_in(moved):
+    """Only epochs whose rows are those of the last one are shown."""
+    folder = moved(frames=3)
+    other = columns_of.read(folder / "snapshots" / "epoch-00002.parquet")
+    pq.write_table(pa.table({**other, "id": other["id"][::-1]}),
+                   folder / "snapshots" / "epoch-00002.parquet")  # fmt: skip
+    assert list(movement.read(folder).epochs) == [1, 3]
+
+
+def test_a_fit_with_snapshots_has_an_animation(fitted, moved, tmp_path):
+    """In the page, as an SVG and as a PNG of every epoch; the same bytes each time."""
+    section = dataclasses.replace(fitted, path=moved(frames=4, labels=True))
+    blocks = chapter(section)
+    assert [b.key for b in blocks if isinstance(b, Motion)] == ["motion"]
+    build(tmp_path, [section])
+    again = movement.read(section.path)
+    with style.look():
+        assert (tmp_path / "fit-motion.svg").read_bytes() == motion.svg(again)
+        assert (tmp_path / "fit-motion.png").read_bytes() == motion.png(again)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="frame ') == 4
+    assert page.count('type="radio"') == 5
+
+
+def test_the_animated_picture_shows_the_last_epoch_where_it_stands_still(moved):
+    """The still picture of the PNG is its last frame."""
+    picture = Image.open(io.BytesIO(motion.png(movement.read(moved(frames=3)))))
+    still = np.asarray(picture.convert("RGB"))
+    picture.seek(picture.n_frames - 1)
+    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), still)
+
+
+def test_hostile_classes_do_not_leave_the_animation(moved):
+    """Names of classes are text in the SVG, wherever they point."""
+    found = dataclasses.replace(movement.read(moved(frames=2)), labels=["<b>&'\"</b>", "a"] * 20)
+    text = motion.svg(found).decode()
+    assert "<b>" not in text
+    assert "&lt;b&gt;&amp;" in text
+    assert not re.search(r"<text[^>]*></text>", text)

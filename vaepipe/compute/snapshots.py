@@ -1,0 +1,80 @@
+"""Where the posteriors of a few fixed rows lie while a model is fitted: what a report animates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from vaepipe.core import seeded
+from vaepipe.data import schema, shards
+from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.training.loop import Step
+
+FOLDER = "snapshots"
+ROWS, FRAMES, DRAWS = 500, 16, 16
+VALUES = 2**16
+"""Numbers in one file at most; latents so large that few rows fit are not kept."""
+FEWEST = 50
+
+
+def frames(epochs: int) -> list[int]:
+    """The epochs that are kept, dense at first, when most moves; the last one is among them.
+
+    Example:
+        >>> frames(4), frames(100)[:6], frames(100)[-2:]
+        ([1, 2, 3, 4], [1, 2, 3, 5, 6, 9], [74, 100])
+    """
+    return sorted({round(e) for e in np.geomspace(1, epochs, FRAMES)}) if epochs else []
+
+
+@final
+class Snapshots:
+    """Writes `snapshots/epoch-00012.parquet`: `id`, `label` if there is one, `mean` = E q(z | x).
+
+    Args:
+        folder: of the fit.
+        data: the data artifact.
+        x: the first rows of its val split, as the model sees them, `[n, *shape]`.
+        epochs: how many the fit has.
+        fresh: whether it starts from nothing, so that older files are of another fit.
+    """
+
+    def __init__(self, folder: Path, data: str, x: Tensor, epochs: int, *, fresh: bool) -> None:
+        self.folder, self.data, self.x = folder / FOLDER, data, x[:ROWS]
+        self.frames = frozenset(frames(epochs))
+        if fresh:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @torch.no_grad()
+    def take(self, epoch: int, step: Step) -> None:
+        """Write what the posteriors are after an epoch, if it is one of those that are kept."""
+        if epoch not in self.frames:
+            return
+        training = step.model.training
+        step.model.eval()
+        with seeded(0):
+            mean = self._means(step)
+        step.model.train(training)
+        if len(mean) >= min(FEWEST, len(self.x)):
+            self._write(epoch, mean)
+
+    def _means(self, step: Step) -> np.ndarray:
+        size = step.model.inference(self.x[:1]).event_shape.numel()
+        x = self.x[: VALUES // max(1, size)]
+        q = step.model.inference.head(step.objective.features(step.model, x))
+        mean = moments(q, None if has_moments(q) else q.sample((DRAWS,)))[0]
+        return mean.float().cpu().numpy()
+
+    def _write(self, epoch: int, mean: np.ndarray) -> None:
+        rows = shards.open_split(self.data, "val").head(len(mean))
+        table = rows.select([name for name in ("id", "label") if name in rows.column_names])
+        field = schema.vector_field("mean", pa.float32(), mean.shape[1:])
+        table = table.append_column(field, schema.to_vectors(mean))
+        self.folder.mkdir(exist_ok=True)
+        shards.write_table(self.folder / f"epoch-{epoch:05d}.parquet", table)

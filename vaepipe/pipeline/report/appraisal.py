@@ -1,0 +1,87 @@
+"""What the page says of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vaepipe.evaluation import collapse
+from vaepipe.pipeline.report import bounds, faces, scores, sheets, words
+from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Section, Table, Worst
+from vaepipe.pipeline.report.tables import Columns, read
+
+DIMENSIONS = (
+    "KL(q(z|x) ‖ p(z)) of each dimension, mean over the examples; where q or p does not factorise, "
+    "the variance of the posterior means. Active: that variance exceeds 0.01."
+)
+WORST = (
+    "Lowest log evidence first (nats, above); below each, the mean of p(x|z) at its posterior mean."
+)
+GAPS = (
+    "log evidence − ELBO. Amortization: what q(z|x) of an example's own would win; approximation: "
+    "what the family of q cannot reach."
+)
+
+
+def chapter(section: Section) -> Iterator[Block]:
+    """Its numbers, how far they can be trusted, and the examples it explains least."""
+    columns = read(section.path / "summary.parquet")
+    metrics = section.manifest.get("metrics", {})
+    found = (collapse(metrics, split) for split in section.manifest.get("splits", ()))
+    yield from (Note(f"Warning: {text}") for text in found if text)
+    head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
+    rows = scores.summary(columns)
+    view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
+    yield Facts(words.named(section.manifest, ("model_digest", "data_digest")) | view)
+    yield Table("Summary", head, rows) if rows else Note("This evaluation has no summary.")
+    examples = read(section.path / "per_example.parquet")
+    yield from _trust(section, columns, examples)
+    drawn = scores.histogram(examples)
+    if drawn is not None:
+        left_out = scores.below(examples)
+        text = f"Not shown, left of the axis: {left_out}." if left_out else "All examples."
+        yield Plot("evidence", "Log evidence of each example", text, drawn)
+    drawn = scores.rates(read(section.path / "per_dimension.parquet"))
+    if drawn is not None:
+        yield Plot("rates", "Latent dimensions", DIMENSIONS, drawn)
+    yield from _worst(section.worst)
+
+
+def _worst(found: Worst | None) -> Iterator[Block]:
+    if found is None:
+        return
+    title = f"The worst examples of {found.split}"
+    lexicon = found.model.lexicon
+    if lexicon is not None:
+        text = lexicon.read(sheets.view(found.model, found.sample).cpu().numpy())
+        rows = [(words.number(v), t) for v, t in zip(found.log_evidence, text, strict=True)]
+        yield Table(title, ("log evidence (nats)", "sentence"), rows)
+    elif sheets.image_shape(found.model.data.shape):
+        yield Plot("worst", title, WORST, faces.worst(found))
+
+
+def _trust(section: Section, summary: Columns, examples: Columns) -> Iterator[Block]:
+    """How far the numbers of an evaluation can be off."""
+    heavy = bounds.tails(examples)
+    if heavy is not None:
+        yield Facts({f"examples with Pareto k̂ > {bounds.TAIL}": heavy})
+    drawn = bounds.k_curve(read(section.path / "k_curve.parquet"))
+    if drawn is not None:
+        text = "In expectation the bound rises with k towards log p(x); bars: one standard error."
+        yield Plot("k-curve", "Evidence and the number of samples", text, drawn)
+    drawn = bounds.sandwich(summary, examples)
+    if drawn is not None:
+        text = "Every bound on the same examples; bars: one standard error over them."
+        yield Plot("sandwich", "Bounds from both sides", text, drawn)
+    drawn = bounds.gaps(examples)
+    if drawn is not None:
+        yield Plot("gaps", "Where the bound loses", GAPS, drawn)
+
+
+def headline(section: Section) -> list[tuple[str, str]]:
+    """Evidence of each split: (value, what it is)."""
+    rows = scores.summary(read(section.path / "summary.parquet"))
+    return [
+        (f"{value} {unit}", f"log evidence, {split}, {estimator}, {section.name}")
+        for metric, split, value, unit, _, estimator in rows
+        if metric.split(" ")[0] == "log_evidence"
+    ]
