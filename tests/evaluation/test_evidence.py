@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vaepipe.evaluation import evidence, score, summarise_weights, validate
+from vaepipe.evaluation import decoding, score, summarise_weights, validate
 from vaepipe.testing.exact import PPCA
 
 K = 400
@@ -45,7 +45,7 @@ def test_scores_do_not_depend_on_order_or_company(ppca):
 def test_the_number_of_samples_decoded_at_a_time_changes_nothing(ppca, values, monkeypatch):
     x, model = examples(ppca), ppca.model()
     before = score(model, x, range(len(x)), k=50)
-    monkeypatch.setattr(evidence, "VALUES_AT_ONCE", values)
+    monkeypatch.setattr(decoding, "VALUES_AT_ONCE", values)
     after = score(model, x, range(len(x)), k=50)
     assert torch.allclose(before.log_evidence, after.log_evidence, atol=1e-10, rtol=0)
 

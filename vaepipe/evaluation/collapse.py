@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from vaepipe.evaluation.validation import ACTIVE
 
 LEAST_RATE = 0.1
 """Nats per example below which a code says next to nothing about its example."""
@@ -11,6 +13,13 @@ REMEDY = (
     "some of it free (`free_bits`), or weaken the decoder (`word_dropout` of likelihood "
     "'sequence')."
 )
+
+IDLE_REMEDY = (
+    "`free_bits` or `warmup_epochs` of objective 'elbo', a bound of more samples "
+    "(`objective: {type: iwae, k: …}`), or a richer prior (`vamp`)."
+)
+NAMED = 8
+"""Idle dimensions that are listed one by one."""
 
 
 def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
@@ -38,3 +47,48 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
     if not signs:
         return None
     return f"posterior collapse: {', and '.join(signs)}; the decoder ignores z. {REMEDY}"
+
+
+def diagnose(
+    rates: Sequence[float | None], variances: Sequence[float], split: str, rate: float
+) -> list[str]:
+    """What is wrong with the use of the latent dimensions, each with the remedy by name.
+
+    Args:
+        rates: mean rate of each dimension, nats; None where q or p does not factorise.
+        variances: of the posterior means over the examples, of each dimension.
+        split: whose, for the text.
+        rate: KL(q(z | x) || p(z)), nats per example.
+
+    Returns:
+        Sentences; none if every dimension is in use.
+
+    Example:
+        >>> diagnose([3.0, 0.0, 2.5], [0.9, 0.0, 0.8], "test", 5.5)[0][:66]
+        'test: 1 of 3 latent dimensions is not in use (dimension 1: 0.0000 '
+    """
+    active = float(sum(v > ACTIVE for v in variances))
+    found = collapse({f"{split}/rate": rate, f"{split}/active_units": active}, split)
+    if found is not None:
+        return [found]
+    idle = [d for d, v in enumerate(variances) if v <= ACTIVE]
+    return [_idle(rates, variances, split, idle)] if idle else []
+
+
+def _idle(
+    rates: Sequence[float | None], variances: Sequence[float], split: str, idle: Sequence[int]
+) -> str:
+    each = [f"dimension {d}: {_worth(rates[d], variances[d])}" for d in idle[:NAMED]]
+    more = f", and {len(idle) - NAMED} more" if len(idle) > NAMED else ""
+    verb = "is" if len(idle) == 1 else "are"
+    return (
+        f"{split}: {len(idle)} of {len(rates)} latent dimensions {verb} not in use "
+        f"({', '.join(each)}{more}). No harm where the others suffice: they cost nothing, and a "
+        f"smaller `latent_shape` gives the same model. Where more should be in use: {IDLE_REMEDY}"
+    )
+
+
+def _worth(rate: float | None, variance: float) -> str:
+    if rate is None:
+        return f"variance of means {variance:.4f}"
+    return f"{rate:.4f} nats"

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-from vaepipe.core import LatentModel, rate, rate_per_dimension, row_seed
-from vaepipe.evaluation.moments import moments
+from vaepipe.core import LatentModel, has_closed_form, rate, rate_per_dimension
+from vaepipe.evaluation.adaptive import refined
+from vaepipe.evaluation.decoding import log_likelihood as log_likelihood
+from vaepipe.evaluation.decoding import rows_at_once
+from vaepipe.evaluation.moments import has_moments
+from vaepipe.evaluation.proposals import (
+    PAGE,
+    REFINE_STEPS,
+    MixtureProposal,
+    ProposalName,
+    defensive,
+    pages,
+)
+from vaepipe.evaluation.proposals import row_draws as row_draws
+from vaepipe.evaluation.weights import LogMean, Weights, ladder
+from vaepipe.evaluation.weights import summarise_weights as summarise_weights
 
-VALUES_AT_ONCE = 2**20
-"""Values of x | z that are held at the same time: a few megabytes, near the caches."""
+ELBO_DRAWS = 100
+"""Samples of q(z | x) behind the ELBO where the evidence has another proposal."""
+REFINED_ROWS = 16
+"""Rows that are refined together: steps cost little more for many rows than for one."""
+_ELBO_SEED = 0xE1B0
 
 
 class Scores(NamedTuple):
-    """What is known of each example of a batch; nats unless said otherwise.
+    """What is known of each example of a batch; nats unless said otherwise, float64.
 
     Shapes are `[batch]`, and `[batch, d]` for the last three, d = number of latent dimensions.
     """
 
     log_evidence: Tensor
-    """log (1/k) sum_i p(x, z_i) / q(z_i | x), z_i ~ q(z | x): a lower bound in expectation."""
+    """log (1/k) sum_i p(x, z_i) / r(z_i | x), z_i ~ r: a lower bound in expectation."""
     log_evidence_se: Tensor
     """Standard error of `log_evidence` by the delta method."""
     ess: Tensor
     """Effective number of the k samples, (sum w)^2 / sum w^2."""
+    khat: Tensor
+    """Pareto shape of the weights' tail; above 0.7 the evidence cannot be trusted. May be NaN."""
+    at: Mapping[int, Tensor]
+    """`log_evidence` from the first k' of the same samples, for each k' that was asked for."""
     elbo: Tensor
     """`log_lik - rate`."""
     log_lik: Tensor
@@ -43,13 +64,23 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def score(model: LatentModel, x: Tensor, ids: Iterable[int], *, k: int, seed: int = 0) -> Scores:
-    """Evidence, ELBO and rate of each example, with posterior samples that its id seeds.
+def score(
+    model: LatentModel,
+    x: Tensor,
+    ids: Iterable[int],
+    *,
+    k: int | Iterable[int],
+    seed: int = 0,
+    proposal: ProposalName = "posterior",
+    refine_steps: int = REFINE_STEPS,
+) -> Scores:
+    """Evidence, ELBO and rate of each example, with samples that its id seeds.
 
-        log p(x) >= E log (1/k) sum_i p(x | z_i) p(z_i) / q(z_i | x),   z_i ~ q(z | x)
+        log p(x) >= E log (1/k) sum_i p(x | z_i) p(z_i) / r(z_i | x),   z_i ~ r(z | x)
 
-    The values of an example do not depend on its neighbours in the batch, on the order of the
-    rows, nor (but for rounding) on how many samples are decoded at a time.
+    The values of an example do not depend on the order of the rows nor (but for rounding) on its
+    neighbours or on how many samples are decoded at a time. Memory does not grow with k: sums of
+    weights are kept, and the largest few.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), eq. 8.
@@ -57,68 +88,195 @@ def score(model: LatentModel, x: Tensor, ids: Iterable[int], *, k: int, seed: in
 
     Args:
         model: p(x, z) with q(z | x).
-        x: examples `[batch, *shape]`.
+        x: examples `[batch, *shape]`, at least one.
         ids: the examples' ids, `batch` of them.
-        k: posterior samples of each example.
+        k: samples of each example; several numbers give a curve of nested estimates.
         seed: of the samples, together with the id.
+        proposal: r: `posterior` is q(z | x); `defensive` mixes it with a wider one and the prior;
+            `refined` does so around each row's own best posterior (`vaepipe.evaluation.adaptive`).
+        refine_steps: of the refinement.
+
+    Raises:
+        CompatibilityError: the family does not provide what the proposal needs.
+
+    Example:
+        >>> from vaepipe.testing.exact import PPCA
+        >>> ppca = PPCA.random(5, 2, seed=0)
+        >>> found = score(ppca.model(), ppca.draw(3), [7, 8, 9], k=[1, 10])
+        >>> found.log_evidence.shape, sorted(found.at)
+        (torch.Size([3]), [1, 10])
     """
-    h = model.inference.features(x)
-    return _scores(model, x, h, row_draws(model, h, ids, k, seed))
+    numbers, ks = list(ids), ladder(k)
+    size = block_rows(model, x, ks[-1], proposal)
+    blocks = [
+        _block(model, rows, numbers[i * size : (i + 1) * size], ks, seed, proposal, refine_steps)
+        for i, rows in enumerate(x.split(size))
+    ]
+    return joined(blocks)
 
 
-@torch.no_grad()
-def row_draws(model: LatentModel, h: Tensor, ids: Iterable[int], k: int, seed: int) -> Tensor:
-    """`[k, batch, *latent]` samples of q(z | x), those of each row seeded by its id alone."""
-    devices = [h.device] if h.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        rows = []
-        for row, number in zip(h.split(1), ids, strict=True):
-            torch.manual_seed(row_seed(seed, int(number)))
-            rows.append(model.inference.head(row).sample((k,)))
-    return torch.cat(rows, dim=1)
+def block_rows(model: LatentModel, x: Tensor, k: int, proposal: ProposalName) -> int:
+    """How many rows `score` evaluates together, whatever the batch it is given."""
+    size = rows_at_once(model, x, min(PAGE, k))
+    return max(size, REFINED_ROWS) if proposal == "refined" else size
 
 
-def _scores(model: LatentModel, x: Tensor, h: Tensor, z: Tensor) -> Scores:
-    q, p = model.inference.head(h), model.p_z().z
-    log_lik = log_likelihood(model, x, z)
-    log_w = log_lik + p.log_prob(z) - q.log_prob(z)
-    each = rate_per_dimension(q, p, z)
-    mean, scale = moments(q, z)
-    expected, r = log_lik.double().mean(0), over_draws(rate(q, p, z), 1).double()
-    return Scores(
-        *summarise_weights(log_w),
-        elbo=expected - r,
-        log_lik=expected,
-        rate=r,
-        mean=_flat(mean),
-        scale=_flat(scale),
-        rate_per_dimension=None if each is None else _flat(over_draws(each, z.dim() - 1)),
-    )
-
-
-def log_likelihood(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x | z) `[k, batch]` of samples `[k, batch, *latent]`, a few samples at a time."""
-    chunk = max(1, VALUES_AT_ONCE // max(1, x.numel()))
-    return torch.cat([model.generator(part).log_prob(x) for part in z.split(chunk)])
-
-
-def summarise_weights(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log mean, its standard error and the effective sample size of weights `[k, *batch]`.
-
-    With w normalised to mean one, ess = k / mean(w^2) and, to first order,
-    se(log mean w) = sqrt(1 / ess - 1 / k).
-    """
-    k = len(log_w)
-    log_w = log_w.double()
-    log_mean = torch.logsumexp(log_w, 0) - math.log(k)
-    ess = torch.exp(2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0))
-    return log_mean, (1 / ess - 1 / k).clamp(min=0).sqrt(), ess
-
-
-def _flat(value: Tensor) -> Tensor:
-    return value.reshape(len(value), -1)
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of several batches as one."""
+    columns = dict(zip(Scores._fields, zip(*parts, strict=True), strict=True))
+    curve = {k: torch.cat([at[k] for at in columns["at"]]) for k in columns["at"][0]}
+    each = columns["rate_per_dimension"]
+    whole = None if any(part is None for part in each) else torch.cat(each)
+    named = ("at", "rate_per_dimension")
+    rest = {name: torch.cat(column) for name, column in columns.items() if name not in named}
+    return Scores(**rest, at=curve, rate_per_dimension=whole)
 
 
 def over_draws(value: Tensor, dims: int) -> Tensor:
     """A value of `dims` dimensions as it is; one with draws before them, its mean over draws."""
     return value if value.dim() == dims else value.mean(0)
+
+
+def _block(
+    model: LatentModel,
+    x: Tensor,
+    ids: Sequence[int],
+    ks: Sequence[int],
+    seed: int,
+    name: ProposalName,
+    refine_steps: int,
+) -> Scores:
+    """Rows that are evaluated together."""
+    h = model.inference.features(x)
+    weights, parts = Weights(ks), _Parts(model, x, h)
+    if name == "posterior":
+        _plain(model, x, h, ids, seed, weights, parts)
+    else:
+        mixture = _mixture(model, x, h, ids, seed, name, refine_steps)
+        _weigh(model, x, mixture, weights)
+        q, z = row_draws(model, h, ids, ELBO_DRAWS, seed + _ELBO_SEED)
+        parts.add(q, z, log_likelihood(model, x, z))
+    return _scores(weights, parts)
+
+
+def _plain(
+    model: LatentModel,
+    x: Tensor,
+    h: Tensor,
+    ids: Sequence[int],
+    seed: int,
+    weights: Weights,
+    parts: _Parts,
+) -> None:
+    """Draws of q(z | x) serve the evidence and the ELBO."""
+    p = model.p_z().z
+    for page, count in pages(weights.ks[-1]):
+        q, z = row_draws(model, h, ids, count, seed, page)
+        log_lik = log_likelihood(model, x, z)
+        weights.add(log_lik + p.log_prob(z) - q.log_prob(z))
+        parts.add(q, z, log_lik)
+
+
+def _weigh(model: LatentModel, x: Tensor, proposal: MixtureProposal, weights: Weights) -> None:
+    p = model.p_z().z
+    for page, count in pages(weights.ks[-1]):
+        z, log_r = proposal.draw(page, count)
+        weights.add(log_likelihood(model, x, z) + p.log_prob(z) - log_r)
+
+
+def _mixture(
+    model: LatentModel,
+    x: Tensor,
+    h: Tensor,
+    ids: Sequence[int],
+    seed: int,
+    name: ProposalName,
+    refine_steps: int,
+) -> MixtureProposal:
+    if name == "refined":
+        return refined(model, x, h, ids, seed, refine_steps)
+    return defensive(model, h, ids, seed)
+
+
+def _scores(weights: Weights, parts: _Parts) -> Scores:
+    at = weights.at()
+    last: LogMean = at[weights.ks[-1]]
+    return Scores(
+        *last,
+        khat=weights.khat(),
+        at={k: found.value for k, found in at.items()},
+        elbo=parts.log_lik - parts.rate,
+        log_lik=parts.log_lik,
+        rate=parts.rate,
+        mean=parts.mean,
+        scale=parts.scale,
+        rate_per_dimension=parts.each,
+    )
+
+
+@final
+class _Parts:
+    """Sums over draws of q(z | x), for what has no closed form."""
+
+    def __init__(self, model: LatentModel, x: Tensor, h: Tensor) -> None:
+        self.p, self.batch = model.p_z().z, len(x)
+        self.q = model.inference.head(h)
+        self.closed, self.known = has_closed_form(self.q, self.p), has_moments(self.q)
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, q: Distribution, z: Tensor, log_lik: Tensor) -> None:
+        """Take in draws `[c, batch, *latent]` of q and their log likelihood `[c, batch]`."""
+        self.count += len(z)
+        self._sum("log_lik", log_lik)
+        if not self.closed:
+            self._sum("rate", rate(q, self.p, z))
+        if not self.known:
+            self._sum("z", z)
+            self._sum("square", z.double() ** 2)
+        each = rate_per_dimension(q, self.p, z)
+        if each is not None:
+            self._sum("each", each if each.dim() == z.dim() else each.expand_as(z))
+
+    @property
+    def log_lik(self) -> Tensor:
+        """E_q log p(x | z)."""
+        return self._mean("log_lik")
+
+    @property
+    def rate(self) -> Tensor:
+        """KL(q || p)."""
+        if self.closed:
+            nothing = torch.empty(0)
+            return rate(self.q, self.p, nothing).double().expand(self.batch)
+        return self._mean("rate")
+
+    @property
+    def mean(self) -> Tensor:
+        """E_q z."""
+        return _flat(self.q.mean.double() if self.known else self._mean("z"))
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations of q; NaN from a single draw."""
+        if self.known:
+            return _flat(self.q.stddev.double())
+        spread = (self._mean("square") - self._mean("z") ** 2).clamp(min=0)
+        unbiased = self.count / (self.count - 1) if self.count > 1 else torch.nan
+        return _flat((spread * unbiased).sqrt())
+
+    @property
+    def each(self) -> Tensor | None:
+        """The rate of each dimension."""
+        return _flat(self._mean("each")) if "each" in self.sums else None
+
+    def _sum(self, name: str, values: Tensor) -> None:
+        total = values.double().sum(0)
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+    def _mean(self, name: str) -> Tensor:
+        return self.sums[name] / self.count
+
+
+def _flat(value: Tensor) -> Tensor:
+    return value.reshape(len(value), -1)

@@ -25,3 +25,20 @@ def moments(q: Distribution, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
     if z is None:
         raise ValueError(f"{type(q).__name__} has no closed-form moments: give samples.")
     return z.mean(0), z.std(0)
+
+
+def typical(p: Distribution, draws: int) -> Tensor:
+    """What to show for a distribution of examples: its mean; words, which have none, the mode.
+
+    Args:
+        p: p(x | z), say, of batch shape `[*batch]`.
+        draws: samples behind the mean of a type that defines neither.
+
+    Returns:
+        `[*batch, *event]`.
+    """
+    if has_moments(p):
+        return p.mean
+    if type(p).mode is not Distribution.mode:
+        return p.mode
+    return p.sample((draws,)).mean(0)

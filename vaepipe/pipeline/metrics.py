@@ -40,7 +40,28 @@ _ALL = (
     Metric("bound", "max", "nats", "the objective's own bound; not comparable across objectives"),
 )
 
-METRICS = {metric.name: metric for metric in _ALL}
+_EVALUATION = (
+    Metric("bits_per_dim", "min", "bits", "-log_evidence / (D ln 2): of each value of an example"),
+    Metric("perplexity", "min", "choices", "of a word of a sentence"),
+    Metric("khat_above_07", "min", "share", "of examples whose weights have too heavy a tail"),
+    Metric("mi", "max", "nats", "I_q(n; z): what a code says about which example it is of"),
+    Metric("marginal_kl", "min", "nats", "KL(q(z) || p(z)), the aggregated-posterior gap"),
+    Metric("total_correlation", "min", "nats", "how dependent the dimensions of codes are"),
+    Metric("log_n", "max", "nats", "log of the number of examples of `mi`, its largest value"),
+    Metric("approx_gap", "min", "nats", "what the best member of the family misses of log p(x)"),
+    Metric("amort_gap", "min", "nats", "what the encoder loses against the best of its family"),
+    Metric("log_evidence_ais", "max", "nats", "log p(x) by annealed importance sampling"),
+    Metric("ais_lower", "max", "nats", "the same, a stochastic lower bound"),
+    Metric("bdmc_lower", "max", "nats", "lower bound on simulated examples"),
+    Metric("bdmc_upper", "min", "nats", "upper bound on simulated examples"),
+    Metric("bdmc_gap", "min", "nats", "between both: how far off log_evidence_ais can be"),
+    Metric("generalisation_gap", "min", "nats", "log evidence of the training split minus others"),
+    Metric("knn_accuracy", "max", "share", "labels that a code's 15 nearest neighbours tell"),
+    Metric("code_perplexity", "max", "codes", "entries of the code book that are in use"),
+    Metric("collapsed", "min", "flag", "1 where the decoder ignores z"),
+)
+
+METRICS = {metric.name: metric for metric in (*_ALL, *_EVALUATION)}
 """Every metric by its name."""
 
 SWEEPABLE = {

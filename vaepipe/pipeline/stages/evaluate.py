@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vaepipe import files
 from vaepipe.compute.base import Compute
-from vaepipe.data import shards
-from vaepipe.errors import PartialFailure
-from vaepipe.evaluation.validation import ACTIVE
-from vaepipe.journal import Journal
+from vaepipe.errors import DataError
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
-from vaepipe.pipeline.settings import EvaluateStage
+from vaepipe.pipeline.settings import AnnealingSettings, EvaluateStage
+from vaepipe.pipeline.stages import evaluate_tables
+from vaepipe.pipeline.stages.evaluate_tables import SIMULATED, Found
+from vaepipe.pipeline.stages.follow import follow
 from vaepipe.pipeline.stages.train import data_ref
-from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
+from vaepipe.training.bundle import Bundle
 
 TARGET = "vaepipe.compute.evaluate:Evaluator"
 BATCH_SIZE = 64
-METRICS = {
-    "log_evidence": ("nats", "max", "importance sampling, proposal q(z|x)"),
-    "elbo": ("nats", "max", "log_lik - rate"),
-    "log_lik": ("nats", "max", "mean over posterior samples"),
-    "rate": ("nats", "min", "closed form, else mean over posterior samples"),
-    "ess": ("samples", "max", "(sum w)^2 / sum w^2"),
-}
+SIMULATED_AT_ONCE = 5
+"""Examples of a unit of bidirectional Monte Carlo."""
+ABOUT = "about.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What is to be evaluated, on what, how."""
+    """What is to be evaluated, on what, how.
+
+    Args:
+        measures: settings of an evaluate stage as plain data: `evidence`, `decompose`, `gaps`,
+            `ais`, `bdmc`.
+    """
 
     model: Path
     model_name: str
     data: Input
-    k: int
     seed: int
-    batch_size: int
     output: Path
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = BATCH_SIZE
     workers: int | None = None
+
+    @property
+    def ks(self) -> list[int]:
+        """Numbers of importance samples, ascending."""
+        k = self.measures["evidence"]["k"]
+        return [k] if isinstance(k, int) else list(k)
+
+    def common(self) -> dict[str, Any]:
+        """What the results depend on, as plain data."""
+        evidence, measures = self.measures["evidence"], self.measures
+        return {
+            "model": str(self.model),
+            "dataset": self.data.dataset.to_dict(),
+            "sources": {name: source.to_dict() for name, source in self.data.sources.items()},
+            "ks": self.ks,
+            "proposal": evidence["proposal"],
+            "refine_steps": evidence["refine_steps"],
+            "gaps": measures["gaps"],
+            "ais": measures["ais"],
+            "bdmc_path": measures["ais"] or AnnealingSettings().model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+
+def measures(settings: EvaluateStage | Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage measures, as plain data; what is not said has the stage's defaults.
+
+    Example:
+        >>> measures({"gaps": {"examples": 7}})["gaps"]
+        {'examples': 7, 'steps': 200}
+    """
+    if not isinstance(settings, EvaluateStage):
+        needed = {"kind": "evaluate", "model": "model", "data": "data"}
+        settings = EvaluateStage.model_validate({**needed, **settings})
+    names = ("evidence", "decompose", "gaps", "ais", "bdmc")
+    return {name: settings.model_dump(mode="json")[name] for name in names}
 
 
 def run(
@@ -62,10 +96,10 @@ def run(
         model=env.model(settings.model),
         model_name=settings.model,
         data=of_artifact(data_ref(env, settings.data), settings.splits),
-        k=settings.evidence.k,
         seed=step.seed,
-        batch_size=settings.batch_size or BATCH_SIZE,
         output=folder,
+        measures=measures(settings),
+        batch_size=settings.batch_size or BATCH_SIZE,
         workers=settings.workers,
     )
     record.params(settings.model_dump(mode="json"))
@@ -76,144 +110,117 @@ def run(
 
 
 def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
-    """Score what is missing and write the three tables; the manifest's content."""
+    """Score what is missing and write the tables; the manifest's content.
+
+    Raises:
+        CompatibilityError: the model cannot read the data, or lacks what a measure needs.
+        DataError: a split without rows, or rows that the model cannot be asked about.
+        EvaluationError: the numbers contradict each other.
+    """
     loaded = bundle.load(job.model)
     check_input(loaded, job.data)
     units = _units(job)
-    _map(job, compute, units)
-    parts = [pq.read_table(job.output / "parts" / u["part"]) for u in units]
-    view = dict(job.data.dataset.build().describe())
-    _write_tables(job, parts, view)
-    shutil.rmtree(job.output / "parts")
+    parts = _parts(job, loaded)
+    _map(job, compute, units, parts)
+    found = _found(job, loaded, units, parts)
+    evaluate_tables.write(job.output, found)
+    shutil.rmtree(parts)
     return {
         "model": str(job.model),
         "model_digest": loaded.digest,
         "data_digest": job.data.digest,
-        "view": view,
+        "view": dict(found.view),
         "splits": list(job.data.sources),
-        "k": job.k,
+        "k": job.ks[-1],
         "seed": job.seed,
-        "metrics": _flat(pq.read_table(job.output / "summary.parquet")),
+        "measures": dict(job.measures),
+        "metrics": evaluate_tables.flat(pq.read_table(job.output / "summary.parquet")),
+        "diagnosis": evaluate_tables.diagnosis(job.output),
     }
 
 
 def _units(job: Evaluation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for split, source in job.data.sources.items():
+        rows = [unit for unit in source.units() if unit["rows"]]
+        if not rows:
+            raise DataError(
+                f"{job.data.name}: split '{split}' has no rows, so there is nothing to evaluate. "
+                "Choose another split, or leave it out."
+            )
+        found += _split_units(split, rows, decompose=job.measures["decompose"])
+    if job.measures["bdmc"] is not None:
+        found += _simulated_units(job.measures["bdmc"]["examples"])
+    return found
+
+
+def _split_units(
+    split: str, rows: Sequence[Mapping[str, Any]], *, decompose: bool
+) -> list[dict[str, Any]]:
+    start, total, found = rows[0]["start"], sum(unit["rows"] for unit in rows), []
+    for number, unit in enumerate(rows):
+        found.append(
+            {**unit, "kind": "rows", "split": split, "total": total}
+            | {"first": unit["start"] - start, "part": f"{split}-{number:06d}.parquet"}
+        )
+    if decompose:
+        found.append({"kind": "aggregate", "split": split, "rows": 0, "part": f"{split}.json"})
+    return found
+
+
+def _simulated_units(examples: int) -> list[dict[str, Any]]:
+    starts = range(0, examples, SIMULATED_AT_ONCE)
     return [
-        {**unit, "split": split, "part": f"{split}-{number:06d}.parquet"}
-        for split, source in job.data.sources.items()
-        for number, unit in enumerate(source.units())
+        {"kind": "bdmc", "split": SIMULATED, "start": start}
+        | {"rows": min(SIMULATED_AT_ONCE, examples - start)}
+        | {"part": f"bdmc-{start:06d}.parquet"}
+        for start in starts
     ]
 
 
-def _map(job: Evaluation, compute: Compute, units: Sequence[Mapping[str, Any]]) -> None:
-    """Run the units whose part is missing; parts are whole files, so what is there is done."""
-    parts = job.output / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    todo = [u for u in units if not (parts / u["part"]).exists()]
-    common = {
-        "model": str(job.model),
-        "dataset": job.data.dataset.to_dict(),
-        "sources": {name: source.to_dict() for name, source in job.data.sources.items()},
-        "k": job.k,
-        "seed": job.seed,
-        "batch_size": job.batch_size,
-        "device": "auto",
-        "parts": str(parts),
-    }
-    follow(job.output, compute.map(TARGET, todo, common, job.workers), todo, units)
+def _parts(job: Evaluation, loaded: Bundle) -> Path:
+    """The folder of parts, emptied if what it holds was made for other settings or inputs."""
+    folder = job.output / "parts"
+    about = {**job.common(), "digests": [loaded.digest, job.data.digest]}
+    about = {"digest": files.digest(about)}
+    if folder.exists() and (
+        not (folder / ABOUT).exists() or files.read_json(folder / ABOUT) != about
+    ):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / ABOUT, about)
+    return folder
 
 
-def follow(
-    folder: Path,
-    results: Iterable[Mapping[str, Any]],
-    todo: Sequence[Mapping[str, Any]],
-    units: Sequence[Mapping[str, Any]],
+def _map(
+    job: Evaluation, compute: Compute, units: Sequence[Mapping[str, Any]], parts: Path
 ) -> None:
-    """Journal the progress of units as their results arrive.
-
-    Raises:
-        PartialFailure: some units failed; those that are done stay done.
-    """
-    journal = Journal(folder / JOURNAL)
-    total = sum(u["rows"] for u in units)
-    done = total - sum(u["rows"] for u in todo)
-    journal.write("start", total=total, done=done)
-    errors = []
-    for result in results:
-        if "error" in result:
-            errors.append(result["error"])
-            continue
-        done += result["rows"]
-        journal.write("progress", done=done, total=total)
-    if errors:
-        journal.write("failed", error=errors[0])
-        raise PartialFailure(f"{len(errors)} of {len(units)} shards failed; first: {errors[0]}")
-    journal.write("done", total=total)
-
-
-def _write_tables(job: Evaluation, parts: Sequence[pa.Table], view: Mapping[str, str]) -> None:
-    plain = [part.replace_schema_metadata(None) for part in parts]
-    table = pa.concat_tables(plain, promote_options="default")
-    metadata = {"k": job.k, "seed": job.seed, "data_digest": job.data.digest, **view}
-    kept = {f"vaepipe.{key}": str(value) for key, value in metadata.items()}
-    shards.write_table(job.output / "per_example.parquet", table.replace_schema_metadata(kept))
-    sums = [json.loads(part.schema.metadata[b"vaepipe.sums"]) for part in parts]
-    dimensions = _per_dimension(sums)
-    shards.write_table(job.output / "per_dimension.parquet", dimensions)
-    shards.write_table(job.output / "summary.parquet", _summary(job, table, dimensions, view))
-
-
-def _per_dimension(sums: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rate and activity of each latent dimension over all rows."""
-    n = sum(s["n"] for s in sums)
-    mean = np.sum([s["mean"] for s in sums], axis=0) / n
-    square = np.sum([s["square"] for s in sums], axis=0) / n
-    variance = (square - mean**2).clip(min=0) * (n / max(1, n - 1))
-    known = all("rate" in s for s in sums)
-    rates = np.sum([s["rate"] for s in sums], axis=0) / n if known else [None] * len(mean)
-    return pa.table(
-        {
-            "dim": pa.array(range(len(mean)), pa.int32()),
-            "rate": pa.array(rates, pa.float64()),
-            "variance_of_means": variance,
-            "active": variance > ACTIVE,
-        }
+    """Run the units whose part is missing; parts are whole files, so what is there is done."""
+    todo = [u for u in units if not (parts / u["part"]).exists()]
+    where = {"batch_size": job.batch_size, "device": "auto", "parts": str(parts)}
+    follow(
+        job.output, compute.map(TARGET, todo, {**job.common(), **where}, job.workers), todo, units
     )
 
 
-def _summary(
-    job: Evaluation, table: pa.Table, dimensions: pa.Table, view: Mapping[str, str]
-) -> pa.Table:
-    """One row for each split and metric, in nats per example."""
-    rows = []
-    for split in job.data.sources:
-        mask = np.asarray(table.column("split").to_pylist()) == split
-        for metric, (unit, mode, estimator) in METRICS.items():
-            values = table.column(metric).to_numpy()[mask]
-            se = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-            rows.append((split, metric, values.mean(), se, len(values), unit, mode, estimator))
-    active = float(np.sum(dimensions.column("active").to_numpy(zero_copy_only=False)))
-    rows.append(
-        (
-            ",".join(job.data.sources),
-            "active_units",
-            active,
-            None,
-            table.num_rows,
-            "dimensions",
-            "max",
-            f"Var_x E_q[z] > {ACTIVE}",
-        )
+def _found(
+    job: Evaluation, loaded: Bundle, units: Sequence[Mapping[str, Any]], parts: Path
+) -> Found:
+    def of(kind: str) -> list[Mapping[str, Any]]:
+        return [unit for unit in units if unit["kind"] == kind]
+
+    return Found(
+        model=job.model_name,
+        ks=job.ks,
+        seed=job.seed,
+        data_digest=job.data.digest,
+        view=dict(job.data.dataset.build().describe()),
+        spec=loaded.data,
+        proposal=job.measures["evidence"]["proposal"],
+        rows=[pq.read_table(parts / u["part"]) for u in of("rows")],
+        aggregates={u["split"]: files.read_json(parts / u["part"]) for u in of("aggregate")},
+        simulated=[pq.read_table(parts / u["part"]) for u in of("bdmc")],
     )
-    names = ("split", "metric", "value", "se", "n", "unit", "direction", "estimator")
-    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    key = {"k": job.k, "data_digest": job.data.digest, **view}
-    constant = {name: [value] * len(rows) for name, value in key.items()}
-    return pa.table({"model": [job.model_name] * len(rows), **columns, **constant})
-
-
-def _flat(summary: pa.Table) -> dict[str, float]:
-    return {f"{r['split']}/{r['metric']}": r["value"] for r in summary.to_pylist()}
 
 
 def _log(
@@ -222,6 +229,6 @@ def _log(
     """The tables and the numbers, at the run and at the model they belong to."""
     record.tags({"vaepipe.model_digest": manifest["model_digest"], **manifest["view"]})
     job.data.log(record, "testing")
-    for name in ("per_example", "per_dimension", "summary"):
-        record.file(folder / f"{name}.parquet", "eval")
+    for path in sorted(folder.glob("*.parquet")):
+        record.file(path, "eval")
     record.score(uri, manifest["metrics"])

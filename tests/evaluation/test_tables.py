@@ -1,0 +1,299 @@
+"""Tables of an evaluation: readers, batches, restarts, and data that cannot be evaluated."""
+
+import json
+
+import duckdb
+import numpy as np
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from vaepipe import cli
+from vaepipe.compute.local import LocalCompute
+from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.data import schema
+from vaepipe.errors import CompatibilityError, DataError, EvaluationError
+from vaepipe.pipeline import inputs
+from vaepipe.pipeline.stages import evaluate, evaluate_tables
+from vaepipe.pipeline.stages.evaluate_checks import Line, check
+from vaepipe.registry import part
+from vaepipe.training import bundle
+
+EVERYTHING = {
+    "evidence": {"k": [1, 5, 40]},
+    "gaps": {"examples": 6, "steps": 5},
+    "ais": {"examples": 4, "temperatures": 5, "chains": 4, "leapfrog": 2},
+    "bdmc": {"examples": 6},
+}
+TABLES = ("per_example", "per_dimension", "summary", "k_curve")
+
+
+@pytest.fixture(autouse=True)
+def single():
+    """Workers compute in single precision."""
+    torch.set_default_dtype(torch.float32)
+
+
+def save(folder, family="diagonal_normal", prior="standard_normal", latent=(3,), spoil=None):
+    """An untrained Gaussian model of vectors of four numbers."""
+    mlp = part("networks", "mlp", {"hidden": [8]})
+    parts = {
+        "encoder": mlp,
+        "family": part("families", family),
+        "prior": part("priors", prior),
+        "decoder": mlp,
+        "likelihood": part("likelihoods", "gaussian", {"scale": 0.7}),
+    }
+    data = DataSpec((4,), SUPPORTS["real"], 100)
+    with seeded(0):
+        model = build(latent, data, **parts)
+    source = {"path": "nowhere.parquet", "support": "real", "shape": [4]}
+    card = {
+        "name": "untrained",
+        "fingerprint": "f" * 64,
+        "seed": 0,
+        "epoch": 0,
+        "data_digest": "d" * 64,
+        "model": {"latent_shape": list(latent), **{k: v.to_dict() for k, v in parts.items()}},
+        "data": data.to_dict(),
+        "dataset": part("datasets", "parquet", source).to_dict(),
+        "objective": part("objectives", "elbo").to_dict(),
+    }
+    if spoil:
+        spoil(model)
+    bundle.save(folder, model, card, torch.zeros(4, 4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield save(tmp_path_factory.mktemp("model") / "m")
+    torch.set_default_dtype(before)
+
+
+def examples(path, n, change=None, **extra):
+    x = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
+    if change is not None:
+        change(x)
+    table = pa.table({"id": np.arange(100, 100 + n), "x": schema.to_vectors(x), **extra})
+    pq.write_table(table, path, row_group_size=16)
+    return path
+
+
+def run(model, data, output, measures=None, batch_size=64):
+    loaded = bundle.load(model)
+    job = evaluate.Evaluation(
+        model=model,
+        model_name="untrained",
+        data=inputs.of_path(str(data), loaded, None, "x", "id"),
+        seed=3,
+        output=output,
+        measures=evaluate.measures(measures or {"evidence": {"k": 6}}),
+        batch_size=batch_size,
+    )
+    output.mkdir(exist_ok=True)
+    return evaluate.evaluate(job, LocalCompute())
+
+
+def tables(folder):
+    return [pq.read_table(folder / f"{name}.parquet") for name in TABLES]
+
+
+def test_batches_and_restarts_change_no_bit(model, tmp_path, monkeypatch):
+    data = examples(tmp_path / "test.parquet", 40, label=np.arange(40) % 3)
+    run(model, data, tmp_path / "a", EVERYTHING)
+    run(model, data, tmp_path / "b", EVERYTHING, batch_size=7)
+    work, done = evaluate._map, []
+
+    def killed(job, compute, units, parts):
+        work(job, compute, units[:2], parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "_map", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, data, tmp_path / "c", EVERYTHING)
+    done += sorted((tmp_path / "c" / "parts").glob("*.parquet"))
+    stamps = [path.stat().st_mtime_ns for path in done]
+    monkeypatch.setattr(evaluate, "_map", lambda job, compute, units, parts: (
+        work(job, compute, units, parts),
+        done.append([p.stat().st_mtime_ns for p in done]),
+    ))  # fmt: skip
+    run(model, data, tmp_path / "c", EVERYTHING, batch_size=1)
+    assert len(done) == 3 and done[-1] == stamps
+    for other in ("b", "c"):
+        for one, two in zip(tables(tmp_path / "a"), tables(tmp_path / other), strict=True):
+            assert one.equals(two)
+
+
+def test_parts_of_other_settings_are_not_taken_over(model, tmp_path):
+    data, out = examples(tmp_path / "test.parquet", 5), tmp_path / "out"
+    run(model, data, tmp_path / "fresh", {"evidence": {"k": 7}})
+    (out / "parts").mkdir(parents=True)
+    (out / "parts" / "test-000000.parquet").write_bytes(b"not a table")
+    run(model, data, out, {"evidence": {"k": 7}})
+    names = ("per_example", "summary")
+    for name in names:
+        one, two = (pq.read_table(d / f"{name}.parquet") for d in (out, tmp_path / "fresh"))
+        assert one.equals(two)
+
+
+def test_every_reader_sees_the_same_and_the_key_is_complete(model, tmp_path):
+    data = examples(tmp_path / "test.parquet", 40, label=np.arange(40) % 3)
+    manifest = run(model, data, tmp_path / "out", EVERYTHING)
+    for name in TABLES:
+        path = str(tmp_path / "out" / f"{name}.parquet")
+        mine = pq.read_table(path).to_pylist()
+        assert polars.read_parquet(path).to_dicts() == mine
+        assert duckdb.sql(f"select count(*) from '{path}'").fetchall() == [(len(mine),)]
+    summary = pq.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
+    for line in summary:
+        for name in ("model", "data_digest", "binarization", "binarization_seed", "direction"):
+            assert line[name], (line["metric"], name)
+    found = {(line["split"], line["metric"]) for line in summary}
+    on_data = ("log_evidence", "log_evidence_k5", "mi", "marginal_kl", "total_correlation", "log_n")
+    on_data += ("approx_gap", "amort_gap", "ais_lower", "knn_accuracy", "bits_per_dim", "collapsed")
+    for metric in on_data:
+        assert ("test", metric) in found
+    for metric in ("bdmc_lower", "bdmc_upper", "bdmc_gap"):
+        assert ("simulated", metric) in found
+    metadata = pq.read_schema(tmp_path / "out" / "per_example.parquet").metadata
+    assert json.loads(metadata[b"vaepipe.ks"]) == [1, 5, 40]
+    assert {b"vaepipe.binarization", b"vaepipe.data_digest", b"vaepipe.seed"} <= set(metadata)
+    assert manifest["metrics"]["test/active_units"] == len(
+        [
+            v
+            for v in pq.read_table(tmp_path / "out" / "per_dimension.parquet")["active"]
+            if v.as_py()
+        ]
+    )
+
+
+def test_one_example_is_a_table_without_errors(model, tmp_path):
+    data = examples(tmp_path / "one.parquet", 1, label=[4])
+    run(model, data, tmp_path / "out", EVERYTHING)
+    summary = pq.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
+    lines = {line["metric"]: line for line in summary}
+    assert lines["log_evidence"]["n"] == 1 and lines["log_evidence"]["se"] is None
+    assert np.isfinite(lines["log_evidence"]["value"]) and lines["mi"]["value"] == 0
+    assert all(np.isfinite(line["value"]) for line in summary)
+
+
+def test_no_examples_are_an_error(model, tmp_path):
+    data = examples(tmp_path / "none.parquet", 0)
+    with pytest.raises(DataError, match=r"split 'none' has no rows.*Choose another"):
+        run(model, data, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_an_error_that_names_the_row(model, tmp_path, value):
+    def spoil(x):
+        x[7, 2] = value
+
+    data = examples(tmp_path / "bad.parquet", 20, spoil)
+    with pytest.raises(DataError, match=r"row 7|id 107"):
+        run(model, data, tmp_path / "out")
+    assert not (tmp_path / "out" / "summary.parquet").exists()
+
+
+def test_values_beyond_every_density_are_an_error(model, tmp_path):
+    def spoil(x):
+        x[3] = 3e38
+
+    data = examples(tmp_path / "far.parquet", 20, spoil)
+    with pytest.raises(DataError, match=r"id 103.*no finite density"):
+        run(model, data, tmp_path / "out")
+
+
+def test_constant_examples_and_ignored_latents_are_told(tmp_path):
+    def constant(x):
+        x[:] = 0.5
+
+    def spoil(built):
+        with torch.no_grad():
+            for parameter in built.inference.parameters():
+                parameter.zero_()
+
+    folder = save(tmp_path / "m", spoil=spoil)
+    data = examples(tmp_path / "flat.parquet", 20, constant)
+    manifest = run(folder, data, tmp_path / "out")
+    assert manifest["metrics"]["flat/collapsed"] == 1
+    assert manifest["metrics"]["flat/active_units"] == 0
+    assert abs(manifest["metrics"]["flat/mi"]) < 1e-6
+    assert manifest["diagnosis"][0].startswith("posterior collapse")
+
+
+def test_bits_are_evaluated_but_not_annealed(tmp_path):
+    folder = save(tmp_path / "m", "bernoulli", "bernoulli")
+    data = examples(tmp_path / "test.parquet", 20)
+    wide = {"evidence": {"k": 20, "proposal": "defensive"}}
+    assert "test/mi" in run(folder, data, tmp_path / "out", wide)["metrics"]
+    for more in ({"ais": {}}, {"bdmc": {}}, {"gaps": {}}, {"evidence": {"proposal": "refined"}}):
+        with pytest.raises(CompatibilityError):
+            run(folder, data, tmp_path / "no", more)
+
+
+def lines(**values):
+    return [Line("test", name, v, 0.1, 2, "") for name, v in values.items()]
+
+
+def columns(**values):
+    return pa.table({"split": ["test"] * 4, **values})
+
+
+@pytest.mark.parametrize(
+    ("table", "summary", "names"),
+    [
+        (columns(elbo=[1.0, 2, 3, 4]), lines(elbo=2.6), "test/elbo"),
+        (columns(log_evidence_k1=[1.0, 2, 3, 4], log_evidence_k9=[0.9, 1.9, 2.91, 3.9]), (),
+         "test/log_evidence_k9 is below test/log_evidence_k1"),
+        (columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.1, 2.1, 3.11, 4.1]), (),
+         "test/log_evidence is below test/elbo"),
+        (columns(elbo=[1.0] * 4), lines(elbo=1.0, marginal_kl=-0.5), "test/mi is above the rate"),
+        (columns(elbo=[1.0] * 4), lines(mi=3.0, log_n=2.0), "test/mi, 3, is above log n"),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other_are_not_written(table, summary, names):
+    with pytest.raises(EvaluationError, match=names):
+        check(table, summary, ())
+
+
+def test_an_upper_bound_below_the_lower_one_is_an_error():
+    simulated = pa.table({"lower": [1.0, 2.0, 3.0], "upper": [0.9, 1.9, 2.91]})
+    with pytest.raises(EvaluationError, match="simulated/bdmc_upper is below"):
+        check(columns(elbo=[1.0] * 4), (), [simulated])
+
+
+def test_noise_is_no_contradiction():
+    noisy = columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.5, 1.5, 3.5, 3.6])
+    check(noisy, lines(elbo=2.525, mi=1.0, log_n=1.0, marginal_kl=-0.2), ())
+
+
+def test_the_command_line_says_what_a_stage_would(model, tmp_path, capfd):
+    data, out = examples(tmp_path / "test.parquet", 12), tmp_path / "out"
+    words = ["evaluate", "--model", model, "--data", data, "--output", out, "--id-column", "id"]
+    words += ["--k", "7,60", "--k", "9", "--k-curve", "--proposal", "defensive", "--gaps", 3]
+    words += ["--ais", 4, "--ais-examples", 2, "--bdmc", 3, "--no-decompose", "--json"]
+    words += ["--workspace", tmp_path]
+    assert cli.call([str(word) for word in words]) == 0
+    manifest = json.loads(capfd.readouterr().out)
+    assert manifest["measures"]["evidence"]["k"] == [1, 5, 7, 9, 50, 60]
+    assert pq.read_table(out / "k_curve.parquet")["k"].to_pylist() == [1, 5, 7, 9, 50, 60]
+    metrics = manifest["metrics"]
+    assert {"test/amort_gap", "test/ais_lower", "simulated/bdmc_gap"} <= set(metrics)
+    assert "test/mi" not in metrics
+    assert cli.call([str(w) for w in [*words[:-2], "--workspace", tmp_path, "--k", "0"]]) == 2
+
+
+def test_names_of_a_view_do_not_replace_columns(model, tmp_path):
+    """A text's view has a `unit` of its own, a table a column of that name."""
+    found = evaluate_tables.Found(
+        "m", [5], 1, "digest", {"unit": "sentence", "binarization": "dynamic"}, None, "posterior",
+        (), {}, (),
+    )  # fmt: skip
+    names = evaluate_tables.key(found)
+    assert names["view_unit"] == "sentence" and "unit" not in names
+    assert names["binarization"] == "dynamic" and names["binarization_seed"] == "none"

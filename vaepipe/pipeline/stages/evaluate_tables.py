@@ -1,0 +1,267 @@
+"""What an evaluation writes: a row for each example, dimension, number of samples, and metric."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vaepipe.core import DataSpec
+from vaepipe.data import shards
+from vaepipe.evaluation import collapse, diagnose
+from vaepipe.evaluation.aggregate import bits_per_dimension
+from vaepipe.evaluation.tail import UNRELIABLE
+from vaepipe.evaluation.validation import ACTIVE
+from vaepipe.pipeline.metrics import METRICS
+from vaepipe.pipeline.stages.evaluate_checks import Line, check, splits
+
+SIMULATED = "simulated"
+"""The split of examples that the model made."""
+ANNEALED = "annealed importance sampling"
+PROPOSALS = {
+    "posterior": "importance sampling, proposal q(z|x)",
+    "defensive": "importance sampling, proposal .5 q(z|x) + .3 q widened + .2 p(z)",
+    "refined": "importance sampling, proposal refined for each example, with prior",
+}
+MEANS = {
+    "elbo": "log_lik - rate",
+    "log_lik": "mean over posterior samples",
+    "rate": "closed form, else mean over posterior samples",
+    "ess": "(sum w)^2 / sum w^2",
+    "log_evidence_ais": f"{ANNEALED}, lower bound",
+    "approx_gap": "log_evidence - ELBO of the best q of the family",
+    "amort_gap": "ELBO of the best q of the family - ELBO of the encoder's",
+}
+"""Metrics that are the mean of a column of the table of examples, and how they were estimated."""
+SAMPLED = ("elbo", "log_lik", "rate", "ess", "approx_gap")
+"""Those that depend on the number of samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All parts of an evaluation, in the order of its units."""
+
+    model: str
+    ks: Sequence[int]
+    seed: int
+    data_digest: str
+    view: Mapping[str, str]
+    spec: DataSpec
+    proposal: str
+    rows: Sequence[pa.Table]
+    aggregates: Mapping[str, Sequence[Mapping[str, Any]]]
+    simulated: Sequence[pa.Table]
+
+
+def write(folder: Path, found: Found) -> None:
+    """Write the tables, once they are known not to contradict each other.
+
+    Raises:
+        EvaluationError: naming the row that cannot be true.
+    """
+    plain = [part.replace_schema_metadata(None) for part in found.rows]
+    table = pa.concat_tables(plain, promote_options="default")
+    dimensions = per_dimension(found.rows)
+    lines = list(_summary(found, table, dimensions))
+    check(table, lines, found.simulated)
+    shards.write_table(folder / "per_example.parquet", table.replace_schema_metadata(_about(found)))
+    shards.write_table(folder / "per_dimension.parquet", dimensions)
+    if len(found.ks) > 1:
+        shards.write_table(folder / "k_curve.parquet", _curve(table, found))
+    shards.write_table(folder / "summary.parquet", _long(found, lines))
+
+
+def flat(summary: pa.Table) -> dict[str, float]:
+    """`<split>/<metric>` to value."""
+    return {f"{r['split']}/{r['metric']}": r["value"] for r in summary.to_pylist()}
+
+
+def diagnosis(folder: Path) -> list[str]:
+    """What the tables say is wrong with the latent dimensions, and what to do about it."""
+    dimensions = pq.read_table(folder / "per_dimension.parquet")
+    summary = pq.read_table(folder / "summary.parquet").to_pylist()
+    rates = [line["value"] for line in summary if line["metric"] == "rate"]
+    split = next(line["split"] for line in summary if line["metric"] == "active_units")
+    each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
+    return diagnose(each, variances, split, min(rates))
+
+
+def key(found: Found) -> dict[str, str]:
+    """What a result must be named with: data, binarization and its seed, seed of the samples.
+
+    A view's own names that a table has already are written with `view_` before them.
+    """
+    taken = {"model", "seed", "data_digest", *Line._fields, "unit", "direction"}
+    view = {f"view_{k}" if k in taken else k: v for k, v in found.view.items()}
+    binarized = {"binarization": "none", "binarization_seed": "none"}
+    return {"data_digest": found.data_digest, "seed": str(found.seed), **binarized, **view}
+
+
+def _about(found: Found) -> dict[str, str]:
+    about = {"k": found.ks[-1], "ks": json.dumps(list(found.ks)), "proposal": found.proposal}
+    about |= key(found)
+    return {f"vaepipe.{name}": str(value) for name, value in about.items()}
+
+
+def per_dimension(parts: Sequence[pa.Table]) -> pa.Table:
+    """Rate and activity of each latent dimension over all rows."""
+    sums = [json.loads(part.schema.metadata[b"vaepipe.sums"]) for part in parts]
+    n = sum(s["n"] for s in sums)
+    mean = np.sum([s["mean"] for s in sums], axis=0) / n
+    square = np.sum([s["square"] for s in sums], axis=0) / n
+    variance = (square - mean**2).clip(min=0) * (n / max(1, n - 1))
+    known = all("rate" in s for s in sums)
+    rates = np.sum([s["rate"] for s in sums], axis=0) / n if known else [None] * len(mean)
+    return pa.table(
+        {
+            "dim": pa.array(range(len(mean)), pa.int32()),
+            "rate": pa.array(rates, pa.float64()),
+            "variance_of_means": variance,
+            "active": variance > ACTIVE,
+        }
+    )
+
+
+def _summary(found: Found, table: pa.Table, dimensions: pa.Table) -> Iterator[Line]:
+    """A line for each split and metric."""
+    tables = dict(splits(table))
+    for split, rows in tables.items():
+        yield from _split_lines(found, split, rows)
+        for line in found.aggregates.get(split, ()):
+            yield Line(split=split, **line)
+    yield from _generalisation(tables)
+    active = float(np.sum(dimensions.column("active").to_numpy(zero_copy_only=False)))
+    how = f"Var_x E_q[z] > {ACTIVE}"
+    yield Line(",".join(tables), "active_units", active, None, table.num_rows, how)
+    for split, rows in tables.items():
+        yield _collapsed(split, rows, active)
+    if found.simulated:
+        yield from _sandwich(pa.concat_tables(found.simulated))
+
+
+def _split_lines(found: Found, split: str, rows: pa.Table) -> Iterator[Line]:
+    how, k = PROPOSALS[found.proposal], found.ks[-1]
+    yield _mean(split, "log_evidence", rows, how, k)
+    if len(found.ks) > 1:
+        for each in found.ks:
+            yield _mean(split, f"log_evidence_k{each}", rows, f"{how}, first {each} samples", each)
+    for metric, estimator in MEANS.items():
+        if metric in rows.column_names and rows.column(metric).null_count < len(rows):
+            used = k if metric in SAMPLED else None
+            yield _mean(split, metric, rows, estimator, used)
+    if "log_evidence_ais" in rows.column_names:
+        yield _mean(split, "log_evidence_ais", rows, ANNEALED)._replace(metric="ais_lower")
+    yield from _khat(split, rows, k)
+    if "tokens" in rows.column_names:
+        yield _perplexity(split, rows, k)
+    else:
+        yield _bits(found, split, rows, k)
+
+
+def _mean(split: str, column: str, rows: pa.Table, estimator: str, k: int | None = None) -> Line:
+    values = rows.column(column).drop_null().to_numpy()
+    return Line(split, column, values.mean(), _se(values), len(values), estimator, k)
+
+
+def _se(values: np.ndarray) -> float | None:
+    return values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _khat(split: str, rows: pa.Table, k: int) -> Iterator[Line]:
+    known = rows.column("khat").drop_null().to_numpy()
+    if len(known):
+        above = (known > UNRELIABLE).astype(float)
+        how = f"share of examples whose Pareto k-hat exceeds {UNRELIABLE}"
+        yield Line(split, "khat_above_07", above.mean(), _se(above), len(above), how, k)
+
+
+def _bits(found: Found, split: str, rows: pa.Table, k: int) -> Line:
+    """Bits of each value; a density is not a code length, which has to be said."""
+    size = math.prod(found.spec.shape)
+    nats = rows.column("log_evidence").to_numpy()
+    bits = np.array([bits_per_dimension(each, size) for each in nats])
+    discrete = found.spec.support_name in ("boolean", "integer")
+    kind = "discrete values" if discrete else "a density of values as the model sees them"
+    how = f"-log_evidence / ({size} ln 2); {kind}, not dequantised"
+    return Line(split, "bits_per_dim", bits.mean(), _se(bits), len(bits), how, k)
+
+
+def _perplexity(split: str, rows: pa.Table, k: int) -> Line:
+    """exp(-sum log p(x) / sum of words); its standard error is that of a ratio of sums."""
+    nats, words = -rows.column("log_evidence").to_numpy(), rows.column("tokens").to_numpy()
+    each = nats.sum() / words.sum()
+    se = math.exp(each) * (nats - each * words).std() / words.mean() / math.sqrt(len(words))
+    how = "exp(-log_evidence / words), ends of sentences included"
+    return Line(split, "perplexity", math.exp(each), se, len(words), how, k)
+
+
+def _generalisation(tables: Mapping[str, pa.Table]) -> Iterator[Line]:
+    """log evidence of the training split minus that of each other one."""
+    if "train" not in tables:
+        return
+    seen = tables["train"].column("log_evidence").to_numpy()
+    for split, rows in tables.items():
+        if split != "train":
+            values = rows.column("log_evidence").to_numpy()
+            errors = [_se(seen), _se(values)]
+            se = None if None in errors else math.hypot(*(e for e in errors if e is not None))
+            how = f"log_evidence of train minus that of {split}"
+            gap = seen.mean() - values.mean()
+            yield Line(split, "generalisation_gap", gap, se, len(values), how)
+
+
+def _collapsed(split: str, rows: pa.Table, active: float) -> Line:
+    rate = rows.column("rate").to_numpy().mean()
+    said = collapse({f"{split}/rate": rate, f"{split}/active_units": active}, split)
+    how = "1: the rate is below 0.1 nats, or no dimension is active"
+    return Line(split, "collapsed", float(said is not None), None, len(rows), how)
+
+
+def _sandwich(table: pa.Table) -> Iterator[Line]:
+    lower, upper = (table.column(name).to_numpy() for name in ("lower", "upper"))
+    for name, values in (("lower", lower), ("upper", upper), ("gap", upper - lower)):
+        how = f"bidirectional Monte Carlo on {len(values)} examples that the model made"
+        value = Line(SIMULATED, f"bdmc_{name}", values.mean(), _se(values), len(values), how)
+        yield value
+
+
+def _curve(table: pa.Table, found: Found) -> pa.Table:
+    """Mean evidence by the number of samples, a row for each split and k."""
+    rows = []
+    for split, mine in splits(table):
+        for k in found.ks:
+            line = _mean(split, f"log_evidence_k{k}", mine, "", k)
+            rows.append({"split": split, "k": k, "log_evidence": line.value})
+            rows[-1] |= {"se": line.se, "n": line.n}
+    kinds = {"split": pa.string(), "k": pa.int64(), "log_evidence": pa.float64()}
+    kinds |= {"se": pa.float64(), "n": pa.int64()}
+    made = pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
+    return made.replace_schema_metadata(_about(found))
+
+
+def _long(found: Found, lines: Sequence[Line]) -> pa.Table:
+    """The summary with what every row is named by."""
+    columns = dict(zip(Line._fields, map(list, zip(*lines, strict=True)), strict=True))
+    kinds = {"value": pa.float64(), "se": pa.float64(), "n": pa.int64(), "k": pa.int64()}
+    arrays = {name: pa.array(each, kinds.get(name, pa.string())) for name, each in columns.items()}
+    about = [METRICS[_base(line.metric)] for line in lines]
+    known = {
+        "model": pa.array([found.model] * len(lines)),
+        **{name: arrays[name] for name in ("split", "metric", "value", "se", "n")},
+        "unit": pa.array([metric.unit for metric in about]),
+        "direction": pa.array([metric.mode for metric in about]),
+        **{name: arrays[name] for name in ("estimator", "k")},
+    }
+    return pa.table(known | {name: [value] * len(lines) for name, value in key(found).items()})
+
+
+def _base(metric: str) -> str:
+    """The metric that one of the curve is a value of."""
+    return "log_evidence" if metric.startswith("log_evidence_k") else metric
