@@ -8,6 +8,8 @@
     │   ├── DataError                   data that are missing or not what was declared
     │   └── BundleError                 a model folder that cannot be trusted or rebuilt
     ├── TrainingError               1   a fit that diverged or a worker that died
+    ├── EvaluationError             1   numbers of an evaluation that contradict each other
+    ├── StorageError (OSError)      1   results that cannot be written
     ├── PartialFailure              3   finished, but trials or shards failed
     ├── PluginError                 4   a plugin that is used is broken
     └── Unreachable                 5   a cluster or a tracking server is out of reach
@@ -83,6 +85,14 @@ class BundleError(UserError):
 
 class TrainingError(VaepipeError, RuntimeError):
     """A fit failed: not finite, or a worker died."""
+
+
+class EvaluationError(VaepipeError):
+    """The numbers of an evaluation contradict each other; the message names them."""
+
+
+class StorageError(VaepipeError, OSError):
+    """Results cannot be written: a full disk, a folder that is not ours."""
 
 
 class PartialFailure(VaepipeError, RuntimeError):

@@ -105,7 +105,7 @@ def test_a_request_over_json_may_carry_parameters(logged, images, model_bundle):
 def test_scores_are_those_of_the_evaluation_on_the_same_rows(model_bundle, images):
     predictor = Predictor(model_bundle)
     x = predictor.dataset.frozen(
-        torch.from_numpy(images).reshape(-1, 1, 8, 8), torch.arange(len(images))
+        torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8), torch.arange(len(images))
     )
     scores = score(predictor.model, x, range(len(images)), k=5, seed=2)
     for field in ("elbo", "log_lik", "rate", "log_evidence"):

@@ -57,4 +57,6 @@ def _line(row: Mapping[str, Any]) -> str:
         words.append(f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}")
     if "disk_bytes" in row:
         words.append(f"about {row['disk_bytes'] / 2**20:.1f} MiB")
+    if "start" in row:
+        words.append(f"starts from {row['start']}")
     return "  ".join(words).rstrip()

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from vaepipe import registry
 from vaepipe.compute.base import Compute
-from vaepipe.pipeline.watch import Watcher
+from vaepipe.errors import StorageError, VaepipeError
+from vaepipe.pipeline.watch import Screen, Watcher
 from vaepipe.tracking.memory import MemoryTracker
+
+
+class Auto(click.ParamType):
+    """A positive integer, or `auto`, which is None."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the word or the number."""
+        if value in (None, "auto"):
+            return None
+        return click.IntRange(1).convert(value, param, ctx)
+
+
+AUTO = Auto()
 
 
 def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,14 +43,61 @@ def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def picture_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--output FILE`."""
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        required=True,
+        help="A .png sheet, a .parquet table, or the lines of a .txt file (of sentences).",
+    )(command)
+
+
+def rows_options(command: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
+    """Which dataset rows are read from."""
+    for option in reversed(
+        (
+            click.option(
+                "--input",
+                "data",
+                metavar="PATH",
+                required=required,
+                help="A data artifact's folder; Parquet files, `.npy` arrays or a folder of "
+                "images: path, glob or URI; runs:/ID.",
+            ),
+            click.option("--split", help="Of an artifact; default: test, else val."),
+            click.option("--column", default="x", show_default=True, help="Of Parquet files."),
+            click.option(
+                "--id-column", help="Unique integers; default: `id`, else rows are numbered."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def work_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where the work runs, and which rows it reads."""
     for option in reversed(
         (
             click.option("--split", "splits", multiple=True, help="Of an artifact. Repeatable."),
-            click.option("--column", default="x", show_default=True, help="Of Parquet files."),
-            click.option("--id-column", help="Unique integers; default: rows are numbered."),
-            click.option("--batch-size", type=click.IntRange(1), help="Rows at a time."),
+            click.option(
+                "--column",
+                default="x",
+                show_default=True,
+                help="Of Parquet files: one of lists, tensors or images; or several numeric ones, "
+                "separated by commas or as a glob.",
+            ),
+            click.option(
+                "--id-column", help="Unique integers; default: `id`, else rows are numbered."
+            ),
+            click.option(
+                "--batch-size",
+                type=AUTO,
+                default="auto",
+                show_default=True,
+                help="Rows at a time; auto: from the shape of an example.",
+            ),
             click.option("--workers", type=click.IntRange(1), default=1, show_default=True),
             click.option(
                 "--compute",
@@ -69,26 +131,70 @@ class Work:
 
 
 @contextmanager
-def working(name: str, kind: str, output: Path, work: Work) -> Iterator[Compute]:
-    """A compute whose journal in `output` is shown on stderr."""
+def working(
+    name: str,
+    kind: str,
+    output: Path,
+    work: Work,
+    *,
+    as_json: bool = False,
+    logs: str = "logs",
+    journal: Path | None = None,
+) -> Iterator[Compute]:
+    """A compute whose journal is shown on stderr; as JSON, an event a line.
+
+    Args:
+        name: of the work.
+        kind: of the stage that it would be.
+        output: where it writes.
+        work: where it runs.
+        as_json: for programs that watch.
+        logs: folder in `output` for what other libraries say.
+        journal: folder of the journal; None: `output`.
+
+    Raises:
+        StorageError: `output` cannot be written.
+    """
     from vaepipe.cli.quiet import noise_to
+
+    log = output / logs / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    try:
+        with noise_to(log) as (_, screen), _shown(name, kind, screen, as_json=as_json) as view:
+            yield from _watched(name, journal or output, work, view)
+    except VaepipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{output} cannot be written: {error}") from error
+
+
+def _watched(name: str, journal: Path, work: Work, view: Screen) -> Iterator[Compute]:
+    """A compute, while the journal is followed."""
+    record = MemoryTracker().start(name)
+    journal.mkdir(parents=True, exist_ok=True)
+    compute = work.build()
+    try:
+        with Watcher(name, journal, view, lambda trial, run: record):
+            yield compute
+    finally:
+        compute.close()
+
+
+@contextmanager
+def _shown(name: str, kind: str, screen: TextIO, *, as_json: bool) -> Iterator[Screen]:
+    """The screen, told of the beginning and of the end."""
+    from vaepipe.cli.events import Events
     from vaepipe.cli.view import View, is_plain
 
-    output.mkdir(parents=True, exist_ok=True)
-    record = MemoryTracker().start(name)
-    log = output / "logs" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    plain = is_plain(sys.stderr)
-    with noise_to(log) as (_, screen):
-        view = View(screen, plain=plain)
-        compute = work.build()
-        try:
-            view.stage(name, kind, "running")
-            with Watcher(name, output, view, lambda trial, run: record):
-                yield compute
-            view.stage(name, kind, "done")
-        finally:
-            compute.close()
-            view.close()
+    view = Events(screen) if as_json else View(screen, plain=is_plain(screen))
+    try:
+        view.stage(name, kind, "running")
+        yield view
+        view.stage(name, kind, "done")
+    except VaepipeError as error:
+        view.stage(name, kind, "failed", str(error) if as_json else "")
+        raise
+    finally:
+        view.close()
 
 
 def summarise(rows: Mapping[str, Any]) -> None:

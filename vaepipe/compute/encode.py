@@ -1,8 +1,11 @@
-"""The encoding worker: a range of row groups in, one file of latents out."""
+"""The encoding worker: a range of groups of one input file in, one file of latents out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -11,114 +14,278 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from vaepipe import files
 from vaepipe.compute.evaluate import device_of
-from vaepipe.core import has_closed_form, rate
-from vaepipe.data import schema, shards
-from vaepipe.data.sources import Source
+from vaepipe.compute.latents import Latents
+from vaepipe.core import examples
+from vaepipe.data import formats, schema, shards
+from vaepipe.data.overlap import Behind, Clock, ahead
+from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset
-from vaepipe.evaluation.evidence import log_likelihood, over_draws, row_draws
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.errors import DataError, StorageError
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
-DRAWS = 16
-"""Samples behind a moment or a rate that has no closed form."""
+RECORDS, BAD = "_records", "_bad"
+GROUP_ROWS, GROUP_BYTES = 2**14, 2**26
+"""The most rows, and bytes before compression, of an output row group: what a worker holds."""
+
+HELD = frozenset({"id", "split", "mean", "scale", "codes", "rate", "elbo", "log_lik", "sir"})
+"""Names that columns of ours have; `sample_0` and the like besides."""
+
+Fault = tuple[int, str]
+"""A row's position in its file, and what is wrong with it."""
 
 
 @final
 class Encoder:
     """Writes q(z | x) of the rows of a unit; built once for each worker.
 
+    One thread reads ahead, this one computes, one writes behind; a few batches wait between them,
+    so memory does not grow with the rows. What a unit's file holds depends on the unit and on
+    `common` alone: any number of workers and any history of restarts gives the same bytes.
+
     Args:
         common: `model` (folder of a bundle), `dataset` (a `PartSpec` as data), `sources` (split
-            to `Source` as data), `keep` (columns that pass through), `samples`, `extras` (`elbo`,
-            `log_lik`), `seed`, `batch_size`, `device`, `output`, `metadata` of the files.
+            to `Source` as data), `keep` (columns that pass through), `batch_size`, `on_bad_row`
+            (`fail` or `quarantine`), `device`, `output`, `metadata` of the files, and what
+            `Latents` reads.
     """
 
     def __init__(self, common: Mapping[str, Any]) -> None:
         """Load the model."""
         self.common = common
         self.device = device_of(common["device"])
-        self.model = bundle.load(Path(common["model"]), self.device).model
+        loaded = bundle.load(Path(common["model"]), self.device)
+        self.spec = loaded.data
+        self.latents = Latents(loaded.model, common)
         self.dataset: Dataset = PartSpec.from_dict(common["dataset"]).build()
         self.sources = {k: Source.from_dict(v) for k, v in common["sources"].items()}
         self.output = Path(common["output"])
 
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the unit's file, then its record; the record is what a rerun trusts."""
-        path = self.output / unit["part"]
-        rows = 0
-        with files.whole(path) as draft:
-            writer = None
-            for table in self._tables(unit):
-                writer = writer or pq.ParquetWriter(
-                    draft, table.schema, **schema.write_options(table.schema)
-                )
-                writer.write_table(table, row_group_size=shards.ROWS_PER_FILE)
-                rows += table.num_rows
-            if writer is not None:
-                writer.close()
-        record = {"name": unit["part"], "rows": rows, "sha256": files.sha256(path)}
-        files.write_json(self.output / "_records" / f"{unit['part']}.json", record)
-        return record
+        """Write the unit's file, then its record; the record is what a rerun trusts.
 
-    def _tables(self, unit: Mapping[str, Any]) -> Iterator[pa.Table]:
-        """One row group of output from each row group of input."""
-        source, size = self.sources[unit["split"]], self.common["batch_size"]
-        for group in unit["groups"]:
-            ids, x, kept = source.read(group, self.common["keep"])
-            parts = [
-                self._encode(ids[i : i + size], x[i : i + size], kept.slice(i, size), unit["split"])
-                for i in range(0, len(ids), size)
-            ]
-            yield pa.concat_tables(parts).combine_chunks()
+        Where bad rows are set aside, an input file that cannot be read is told (`error`) and not
+        raised, so that the other files are still done.
+
+        Raises:
+            DataError: the input changed since the plan was made, or a row of it cannot be read.
+            StorageError: the output cannot be written.
+        """
+        try:
+            return self._work(unit)
+        except DataError as error:
+            if self.common["on_bad_row"] == "fail":
+                raise
+            return {"error": str(error), "bad": 0}
+
+    def _work(self, unit: Mapping[str, Any]) -> dict[str, Any]:
+        clock, faults, begin = Clock(), list[Fault](), time.perf_counter()
+        _check_unchanged(unit)
+        try:
+            rows = self._write(unit, clock, faults)
+            _check_unchanged(unit)
+            record = self._record(unit, rows, faults)
+        except OSError as error:
+            raise StorageError(
+                f"{self.output / unit['part']} cannot be written: {error}"
+            ) from error
+        seconds = {**asdict(clock), "wall": time.perf_counter() - begin}
+        told = {name: record[name] for name in ("bad", "bytes")}
+        return {"rows": unit["rows"], "seconds": seconds, "peak_mb": peak_mb(), **told}
+
+    def first(self, unit: Mapping[str, Any]) -> pa.Table:
+        """The rows of a unit's first batch, as its file begins."""
+        _check_unchanged(unit)
+        return self._encode(next(self._batches(unit)), unit, [])
+
+    def _write(self, unit: Mapping[str, Any], clock: Clock, faults: list[Fault]) -> int:
+        """Encode the rows as they stream; how many were written."""
+        path = self.output / unit["part"]
+        with files.whole(path) as draft, _Sink(draft) as sink, Behind(sink.put, clock) as behind:
+            for batch in ahead(self._batches(unit), clock):
+                begin = time.perf_counter()
+                table = self._encode(batch, unit, faults)
+                clock.compute += time.perf_counter() - begin
+                behind.put(table)
+            if not behind.taken:
+                behind.put(self._nothing(unit["split"]))
+        return sink.rows
+
+    def _batches(self, unit: Mapping[str, Any]) -> Iterator[Batch]:
+        source, groups = self.sources[unit["split"]], range(unit["first"], unit["last"] + 1)
+        keep, size = self.common["keep"], self.common["batch_size"]
+        return source.stream(unit["path"], groups, unit["start"], keep, size, unit["row"])
 
     @torch.inference_mode()
-    def _encode(self, ids: np.ndarray, x: np.ndarray, kept: pa.Table, split: str) -> pa.Table:
-        stored = torch.tensor(x, device=self.device)
-        view = self.dataset.frozen(stored, torch.tensor(ids, device=self.device))
-        columns = {"id": pa.array(ids), "split": pa.array([split] * len(ids))}
-        columns |= {name: kept.column(name) for name in self.common["keep"]}
-        columns |= self._latents(view, ids.tolist())
-        fields = [pa.field(n, c.type, nullable=n not in self._filled) for n, c in columns.items()]
+    def _encode(self, batch: Batch, unit: Mapping[str, Any], faults: list[Fault]) -> pa.Table:
+        """A batch's rows with their latents; the faulty ones are told, and left out."""
+        if not len(batch.ids):
+            self._refuse(unit, batch.bad, faults)
+            return self._nothing(unit["split"])
+        ids = torch.tensor(batch.ids)
+        view = self.dataset.frozen(self._sent(torch.tensor(batch.x)), self._sent(ids))
+        inside = self._inside(view)
+        self._refuse(unit, [*batch.bad, *_outside(batch, ~inside, self.spec.support_name)], faults)
+        kept = batch.kept
+        if not inside.any():
+            return self._nothing(unit["split"])
+        if not inside.all():
+            view, kept = view[inside], kept.filter(pa.array(inside))
+            ids = ids[torch.from_numpy(inside)]
+        return self._table(view, ids.numpy(), kept, unit["split"])
+
+    def _refuse(self, unit: Mapping[str, Any], found: list[Fault], faults: list[Fault]) -> None:
+        """Note the faulty rows, or end the work."""
+        if found and self.common["on_bad_row"] == "fail":
+            refuse(unit["path"], found, "--on-bad-row quarantine sets such rows aside")
+        faults += found
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """On the device; from pinned memory a copy does not hold this thread up."""
+        if self.device.type != "cuda":
+            return values.to(self.device)
+        return values.pin_memory().to(self.device, non_blocking=True)
+
+    def _inside(self, view: Tensor) -> np.ndarray:
+        """`[n]`: which examples lie in the support that the model was fitted on."""
+        flat, support = view.flatten(1), self.spec.support
+        if isinstance(support, type(constraints.unit_interval)):  # ten times as fast as `check`
+            inside = (flat.amin(1) >= support.lower_bound) & (flat.amax(1) <= support.upper_bound)
+        else:
+            inside = support.check(view).flatten(1).all(1)
+        if self.spec.levels is not None:
+            inside &= flat.amax(1) < self.spec.levels
+        return inside.cpu().numpy()
+
+    def _table(self, view: Tensor, ids: np.ndarray, kept: pa.Table, split: str) -> pa.Table:
+        columns = {"id": pa.array(ids), "split": pa.array([split] * len(ids), pa.string())}
+        columns |= {name: _plain(kept.column(name)) for name in self.common["keep"]}
+        columns |= (latents := self.latents.columns(view, ids))
+        filled = {"id", "split", *latents}
+        fields = [pa.field(n, c.type, nullable=n not in filled) for n, c in columns.items()]
         metadata = {k.encode(): str(v).encode() for k, v in self.common["metadata"].items()}
         return pa.table(columns, schema=pa.schema(fields, metadata=metadata))
 
-    def _latents(self, x: Tensor, ids: Sequence[int]) -> dict[str, pa.Array]:
-        h = self.model.inference.features(x)
-        q, p = self.model.inference.head(h), self.model.p_z().z
-        z = self._draws(h, ids, closed=has_moments(q) and has_closed_form(q, p))
-        mean, scale = moments(q, z)
-        r = over_draws(rate(q, p, mean[None] if z is None else z), 1)
-        columns = {"mean": _vectors(mean), "scale": _vectors(scale), "rate": _column(r)}
-        if z is not None and self.common["extras"]:
-            log_lik = log_likelihood(self.model, x, z).mean(0)
-            values = {"elbo": log_lik - r, "log_lik": log_lik}
-            columns |= {name: _column(values[name]) for name in self.common["extras"]}
-        if z is not None:
-            samples = range(self.common["samples"])
-            columns |= {f"sample_{i}": _vectors(z[i]) for i in samples}
-        return columns
+    def _nothing(self, split: str) -> pa.Table:
+        """No rows, with the columns that rows would have."""
+        source = self.sources[split]
+        types = source.schema(self.common["keep"])
+        kept = pa.table([pa.nulls(1, kind) for kind in types.types], schema=types)
+        with torch.inference_mode():
+            view = examples(self.spec, 1).to(self.device)
+            return self._table(view, np.zeros(1, np.int64), kept, split).slice(0, 0)
 
-    def _draws(self, h: Tensor, ids: Sequence[int], *, closed: bool) -> Tensor | None:
-        """Samples, where something that was asked for needs them."""
-        wanted = max(self.common["samples"], DRAWS if self.common["extras"] or not closed else 0)
-        if not wanted:
-            return None
-        return row_draws(self.model, h, ids, wanted, self.common["seed"])
+    def _record(self, unit: Mapping[str, Any], rows: int, faults: list[Fault]) -> dict[str, Any]:
+        """Set aside what is faulty; then say that the part is done."""
+        path = self.output / unit["part"]
+        if faults:
+            self._set_aside(unit, faults)
+        record = {
+            "name": unit["part"],
+            "rows": rows,
+            "bad": len(faults),
+            "bytes": path.stat().st_size,
+            "sha256": files.sha256(path),
+        }
+        files.write_json(self.output / RECORDS / f"{unit['part']}.json", record)
+        return record
 
-    @property
-    def _filled(self) -> set[str]:
-        """Columns without nulls."""
-        samples = (f"sample_{i}" for i in range(self.common["samples"]))
-        return {"id", "split", "mean", "scale", "rate", "elbo", "log_lik", *samples}
+    def _set_aside(self, unit: Mapping[str, Any], faults: list[Fault]) -> None:
+        (self.output / BAD).mkdir(exist_ok=True)
+        rows, reasons = zip(*sorted(faults), strict=True)
+        columns = {
+            "file": pa.array([unit["path"]] * len(rows)),
+            "row": pa.array(rows, pa.int64()),
+            "reason": pa.array(reasons),
+        }
+        shards.write_table(self.output / BAD / unit["part"], pa.table(columns))
 
 
-def _vectors(values: Tensor) -> pa.Array:
-    return schema.to_vectors(values.float().cpu().numpy().reshape(len(values), -1))
+@final
+class _Sink:
+    """One Parquet file, whose row groups have as many rows whatever the batches were."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, 0
+        self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
+        self._group = 0
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        try:
+            if self._held and kind is None:
+                self._flush(sum(table.num_rows for table in self._held))
+        finally:
+            self._writer.close()
+
+    def put(self, table: pa.Table) -> None:
+        """Keep a table until a row group is full."""
+        if self._writer is None:
+            self._open(table)
+        self._held.append(table)
+        self.rows += table.num_rows
+        while sum(each.num_rows for each in self._held) >= self._group:
+            self._flush(self._group)
+
+    def _open(self, table: pa.Table) -> None:
+        row = table.nbytes / max(1, table.num_rows)
+        self._group = max(1, min(GROUP_ROWS, int(GROUP_BYTES / max(1.0, row))))
+        options = schema.write_options(table.schema)
+        self._writer = pq.ParquetWriter(self.path, table.schema, **options)
+
+    def _flush(self, rows: int) -> None:
+        whole = pa.concat_tables(self._held)
+        assert self._writer is not None
+        self._writer.write_table(whole.slice(0, rows).combine_chunks(), row_group_size=self._group)
+        rest = whole.slice(rows)
+        self._held = [rest] if rest.num_rows else []
 
 
-def _column(values: Tensor) -> pa.Array:
-    return pa.array(values.float().cpu().numpy().astype(np.float32))
+def _check_unchanged(unit: Mapping[str, Any]) -> None:
+    """The input is the one that was planned for.
+
+    Raises:
+        DataError: somebody wrote to it.
+    """
+    now = formats.stamp(unit["path"])
+    if now != dict(unit["stamp"]):
+        raise DataError(
+            f"{unit['path']} changed after the plan was made (size {unit['stamp']['size']} then, "
+            f"{now['size']} now). Encode it again from the start: --overwrite."
+        )
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held; `ru_maxrss` would count its parent's too."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as readers without Arrow's extension types see it."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        return pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+    return column
+
+
+def _outside(batch: Batch, wrong: np.ndarray, support: str) -> list[Fault]:
+    """Positions of rows outside the support."""
+    if not wrong.any():
+        return []
+    bad = {row for row, _ in batch.bad}
+    places = [
+        row for row in range(batch.start, batch.start + len(wrong) + len(bad)) if row not in bad
+    ]
+    return [(places[i], f"a value outside the support '{support}'") for i in np.flatnonzero(wrong)]

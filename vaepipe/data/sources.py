@@ -1,21 +1,56 @@
-"""Rows to evaluate or to encode: our own shards, or anybody's Parquet files, by row group."""
+"""Rows to evaluate or to encode: our own shards, or anybody's files, by groups of rows."""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import fs
 
 from vaepipe.core.spec import Shape
-from vaepipe.data import shards, values
+from vaepipe.data import formats, shards, values
+from vaepipe.data.formats import About, Format, find
+from vaepipe.data.formats import open_parquet as open_file
 from vaepipe.errors import DataError, did_you_mean
+
+LOOKERS = 32
+"""Files that are looked at together: what a footer costs is waiting."""
+
+NOTHING = pa.schema([])
+
+__all__ = ["Batch", "Piece", "Source", "digest", "find", "of_files", "of_split", "open_file"]
+
+
+class Piece(NamedTuple):
+    """A file of a source, looked at."""
+
+    path: str
+    about: About
+    start: int
+    """Position of its first row among those of all files."""
+    stamp: dict[str, Any]
+    """Size and time of the last change."""
+
+
+class Batch(NamedTuple):
+    """Rows that stand together in a file."""
+
+    start: int
+    """Position of the first row in the file."""
+    ids: np.ndarray
+    """int64 `[good]`."""
+    x: np.ndarray
+    """As stored, `[good, *shape]`."""
+    kept: pa.Table
+    """Columns that pass through, `good` rows."""
+    bad: list[tuple[int, str]]
+    """Positions in the file of rows that cannot be read, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,44 +60,95 @@ class Source:
     Args:
         files: paths or URIs, in order.
         shape: of one example.
-        column: the examples.
+        column: the examples: one column, or one for each value.
         id_column: unique integers; None numbers the rows through all files.
+        kind: a name in `formats.FORMATS`.
     """
 
     files: tuple[str, ...]
     shape: Shape
-    column: str = "x"
+    column: tuple[str, ...] = ("x",)
     id_column: str | None = "id"
+    kind: str = "parquet"
+
+    @property
+    def format(self) -> Format:
+        """How the files are read."""
+        return formats.FORMATS[self.kind]
+
+    def pieces(self) -> list[Piece]:
+        """Every file, looked at; many at a time, because each is a wait."""
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            looked = list(pool.map(self._look, self.files))
+        starts = np.cumsum([0, *(sum(about.groups) for about, _ in looked)]).tolist()
+        return [
+            Piece(path, about, start, stamp)
+            for path, (about, stamp), start in zip(self.files, looked, starts, strict=False)
+        ]
 
     def units(self) -> list[dict[str, Any]]:
-        """Row groups: path, group, position of the first row, number of rows."""
-        units, start = [], 0
-        for path in self.files:
-            with open_file(path) as file:
-                for group in range(file.metadata.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    units.append({"path": path, "group": group, "start": start, "rows": rows})
-                    start += rows
+        """Groups of rows: path, group, position of the first row, number of rows."""
+        units = []
+        for piece in self.pieces():
+            start = piece.start
+            for group, rows in enumerate(piece.about.groups):
+                units.append({"path": piece.path, "group": group, "start": start, "rows": rows})
+                start += rows
         return units
 
     def read(
         self, unit: Mapping[str, Any], keep: Sequence[str] = ()
     ) -> tuple[np.ndarray, np.ndarray, pa.Table]:
-        """Ids `[n]`, stored values `[n, *shape]` and the kept columns of a row group."""
-        wanted = list(dict.fromkeys([self.column, *filter(None, [self.id_column]), *keep]))
-        with open_file(unit["path"]) as file:
-            try:
-                table = file.read_row_group(unit["group"], columns=wanted)
-            except (OSError, pa.ArrowInvalid) as error:
-                where = f"{unit['path']}: row group {unit['group']}"
-                raise DataError(f"{where} cannot be read: {error}") from error
-        x = values.values(unit["path"], table.column(self.column), tuple(self.shape))
-        return self._ids(unit, table), x, table.select(list(keep))
+        """Ids `[n]`, stored values `[n, *shape]` and the kept columns of a group.
+
+        Raises:
+            DataError: a row cannot be read.
+        """
+        groups, size = range(unit["group"], unit["group"] + 1), max(1, unit["rows"])
+        batches = list(self.stream(unit["path"], groups, unit["start"], keep, size))
+        for batch in batches:
+            refuse(unit["path"], batch.bad)
+        if not batches:
+            return np.zeros(0, np.int64), np.zeros((0, *self.shape), np.float32), pa.table({})
+        ids, x = (np.concatenate([b[i] for b in batches]) for i in (1, 2))
+        return ids, x, pa.concat_tables([batch.kept for batch in batches])
+
+    def stream(
+        self,
+        path: str,
+        groups: range,
+        start: int,
+        keep: Sequence[str],
+        size: int,
+        row: int | None = None,
+    ) -> Iterator[Batch]:
+        """Rows of some groups of a file, `size` at a time whatever the groups are.
+
+        Args:
+            path: one of `files`.
+            groups: which groups of it.
+            start: position of the first of these rows among those of all files.
+            keep: columns that pass through.
+            size: rows of a batch, good and bad; the last one may have fewer.
+            row: position of the first row in the file; None looks it up.
+        """
+        wanted = list(dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep]))
+        first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
+        try:
+            for table in rebatched(self.format.batches(path, groups, wanted, size), size):
+                yield self._batch(path, table, first, start, keep)
+                first, start = first + table.num_rows, start + table.num_rows
+        except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            where = f"{path}: rows from {first}"
+            raise DataError(f"{where} cannot be read: {error}") from error
 
     def columns(self) -> list[str]:
         """Names of the columns of the first file."""
-        with open_file(self.files[0]) as file:
-            return file.schema_arrow.names
+        return self.format.look(self.files[0]).schema.names
+
+    def schema(self, names: Sequence[str]) -> pa.Schema:
+        """Types of some columns of the first file."""
+        return pa.schema([self.format.look(self.files[0]).schema.field(name) for name in names])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -71,12 +157,39 @@ class Source:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
         """The inverse of `to_dict`."""
-        return cls(tuple(data["files"]), tuple(data["shape"]), data["column"], data["id_column"])
+        lists = {name: tuple(data[name]) for name in ("files", "shape", "column")}
+        return cls(**{**data, **lists})
 
-    def _ids(self, unit: Mapping[str, Any], table: pa.Table) -> np.ndarray:
+    def _look(self, path: str) -> tuple[About, dict[str, Any]]:
+        """Without the schema: a plan of very many files has no room for it."""
+        return self.format.look(path)._replace(schema=NOTHING), formats.stamp(path)
+
+    def _batch(
+        self, path: str, table: pa.Table, first: int, start: int, keep: Sequence[str]
+    ) -> Batch:
+        where = f"{path}: rows from {first}"
+        columns = [_whole(table.column(name)) for name in self.column]
+        ids, named = self._ids(where, table, start)
+        found = values.rows(where, columns, tuple(self.shape))
+        x, good, faults = values.without(found, ~named, f"no {self.id_column}")
+        bad = [(first + row, reason) for row, reason in faults.items()]
+        kept = table.select(list(keep))
+        if bad:
+            ids, kept = ids[good], kept.filter(pa.array(good))
+        return Batch(first, ids, x, kept, bad)
+
+    def _ids(self, where: str, table: pa.Table, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids `[n]`, and which rows have one."""
         if self.id_column is None:
-            return np.arange(unit["start"], unit["start"] + table.num_rows)
-        return values.integers(unit["path"], table.column(self.id_column))
+            return np.arange(start, start + table.num_rows), np.ones(table.num_rows, bool)
+        column = _whole(table.column(self.id_column))
+        if not pa.types.is_integer(column.type):
+            raise DataError(f"{where}: ids must be integers, got {column.type}.")
+        named = column.is_valid().to_numpy(zero_copy_only=False)
+        ids = column.fill_null(0).to_numpy(zero_copy_only=False)
+        if ids.dtype == np.uint64 and len(ids) and ids.max() >= 2**63:
+            raise DataError(f"{where}: ids must be below 2^63, got {ids.max()}.")
+        return ids.astype(np.int64), named
 
 
 def of_split(path: str, split: str) -> Source:
@@ -86,81 +199,82 @@ def of_split(path: str, split: str) -> Source:
 
 
 def of_files(path: str, shape: Shape, column: str, id_column: str | None) -> Source:
-    """A file, a folder, a glob or a URI of Parquet files.
+    """A file, a folder, a glob or a URI of Parquet files, arrays or images.
+
+    Args:
+        path: where they are.
+        shape: of one example.
+        column: a column, or several or a glob of them, separated by commas: one for each value.
+        id_column: unique integers; None is `id` where that is a column of integers, and else
+            numbers the rows.
 
     Raises:
         DataError: no such file or column.
     """
-    source = Source(tuple(find(path)), shape, column, id_column)
-    names = source.columns()
-    for name in filter(None, (column, id_column)):
-        if name not in names:
-            raise DataError(
-                f"{source.files[0]}: no column '{name}'.{did_you_mean(name, names)} "
-                f"Columns: {', '.join(names)}."
-            )
-    return source
+    kind, found = find(path)
+    schema = formats.FORMATS[kind].look(found[0]).schema
+    known = schema.names
+    if id_column is None and "id" in known and pa.types.is_integer(schema.field("id").type):
+        id_column = "id"
+    chosen = _columns(found[0], [column] if column in known else column.split(","), known)
+    if id_column is not None and id_column not in known:
+        raise _no_column(found[0], id_column, known)
+    return Source(tuple(found), shape, tuple(chosen), id_column, kind)
 
 
-def digest(files: Sequence[str]) -> str:
-    """SHA-256 over names, sizes and footers of Parquet files; the rows are not read."""
+def digest(pieces: Iterable[Piece]) -> str:
+    """SHA-256 over names, sizes and what files say of themselves; the rows are not read."""
     total = hashlib.sha256()
-    for path in files:
-        with open_file(path) as file:
-            meta = file.metadata
-            groups = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
-            key = (Path(path).name, meta.num_rows, meta.serialized_size, groups)
-            total.update(repr(key).encode())
+    for piece in pieces:
+        name = Path(piece.path).name
+        total.update(repr((name, piece.stamp["size"], piece.about.content)).encode())
     return total.hexdigest()
 
 
-def find(path: str) -> list[str]:
-    """Parquet files of a file, folder, glob or URI, sorted; hidden and `_` files are left out.
+def refuse(path: str, bad: Sequence[tuple[int, str]], advice: str = "") -> None:
+    """Say which row cannot be read, and what to do.
 
     Raises:
-        DataError: there are none.
+        DataError: there is one.
     """
-    system, root = filesystem(path)
-    prefix = path[: len(path) - len(root.lstrip("/"))] if "://" in path else ""
-    folder, pattern = root.rpartition("/")[::2] if "*" in root else (root, "*.parquet")
-    info = system.get_file_info(folder or "/")
-    if info.type == fs.FileType.File:
-        return [path]
-    selector = fs.FileSelector(folder or "/", recursive="*" not in root, allow_not_found=True)
-    found = sorted(
-        item.path
-        for item in system.get_file_info(selector)
-        if item.type == fs.FileType.File
-        and Path(item.path).match(pattern)
-        and not item.base_name.startswith((".", "_"))
+    if bad:
+        row, reason = min(bad)
+        more = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
+        raise DataError(f"{path}: row {row}: {reason}{more}. {advice or 'Mend or remove it'}.")
+
+
+def rebatched(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The same rows, `size` at a time."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        while sum(each.num_rows for each in held) >= size:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, size)
+            held = table.slice(size).to_batches()
+    if any(each.num_rows for each in held):
+        yield pa.Table.from_batches(held)
+
+
+def _columns(path: str, wanted: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names and globs of names, in the order of the file."""
+    found: list[str] = []
+    for name in wanted:
+        matching = (
+            [n for n in known if fnmatch.fnmatchcase(n, name)] if name not in known else [name]
+        )
+        if not matching:
+            raise _no_column(path, name, known)
+        found += matching
+    return found
+
+
+def _no_column(path: str, name: str, known: Sequence[str]) -> DataError:
+    return DataError(
+        f"{path}: no column '{name}'.{did_you_mean(name, known)} Columns: {', '.join(known)}."
     )
-    if not found:
-        raise DataError(f"{path}: no Parquet files there; expected '{pattern}' files.")
-    return [prefix + name.lstrip("/") if prefix else name for name in found]
 
 
-def open_file(path: str) -> pq.ParquetFile:
-    """Open a Parquet file by path or URI.
-
-    Raises:
-        DataError: it is missing or no Parquet file.
-    """
-    system, name = filesystem(path)
-    try:
-        return pq.ParquetFile(name, filesystem=system)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-
-
-def filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """Arrow's filesystem of a path or URI, and the name in it.
-
-    Raises:
-        DataError: Arrow does not know this kind of place.
-    """
-    try:
-        if "://" in path:
-            return fs.FileSystem.from_uri(path)
-        return fs.LocalFileSystem(), str(Path(path).absolute())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: Arrow cannot open this place: {error}") from error
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole

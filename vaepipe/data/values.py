@@ -107,7 +107,7 @@ class Rows(NamedTuple):
     """Values of the rows that can be read, which rows those are, and what is wrong with others."""
 
     x: np.ndarray
-    """`[good, *shape]`, uint8 or float32."""
+    """`[good, *shape]`: uint8 as it is, other integers as int64, the rest as float32."""
     good: np.ndarray
     """bool `[n]`."""
     faults: dict[int, str]
@@ -177,20 +177,21 @@ def _plain(array: pa.Array) -> bool:
 
 
 def _list_faults(array: pa.Array, size: int) -> dict[int, str]:
-    faults = {}
-    for row, length in enumerate(array.value_lengths().to_pylist()):
-        if length is None:
-            faults[row] = "null"
-        elif length != size:
-            faults[row] = f"expected {size} values, got {length}"
-        elif array[row].values.null_count:
-            faults[row] = "null among its values"
-    return faults
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    lengths = array.value_lengths().fill_null(size).to_numpy(zero_copy_only=False)
+    faults = _named(missing, "null")
+    for row in np.flatnonzero((lengths != size) & ~missing):
+        faults[int(row)] = f"expected {size} values, got {lengths[row]}"
+    if array.flatten().null_count:
+        for row in set(range(len(array))) - set(faults):
+            if array[row].values.null_count:
+                faults[row] = "null among its values"
+    return dict(sorted(faults.items()))
 
 
 def _finite(found: Rows) -> Rows:
     """Numbers that are not finite are a fault of their row."""
-    if found.x.dtype == np.uint8:
+    if found.x.dtype.kind != "f":
         return found
     wild = np.zeros(len(found.good), bool)
     wild[found.good] = ~np.isfinite(found.x).reshape(len(found.x), -1).all(1)
@@ -230,13 +231,17 @@ def picture(data: bytes | None, shape: Shape) -> np.ndarray:
         raise ValueError("null")
     try:
         with Image.open(BytesIO(data)) as image:
-            made = np.asarray(image.convert("RGB" if shape[:1] == (3,) else "L"))
+            made = np.asarray(image.convert("RGB" if _colour(shape) else "L"))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"no readable image: {error}") from error
     moved = made.transpose(2, 0, 1) if made.ndim == 3 else made
     if moved.size != math.prod(shape) or (len(shape) > 1 and moved.shape[-2:] != shape[-2:]):
         raise ValueError(f"an image of {made.shape[1]} x {made.shape[0]}, expected shape {shape}")
     return moved.reshape(shape)
+
+
+def _colour(shape: Shape) -> bool:
+    return len(shape) == 3 and shape[0] == 3
 
 
 def _check_numeric(where: str, kind: pa.DataType) -> None:
@@ -246,7 +251,9 @@ def _check_numeric(where: str, kind: pa.DataType) -> None:
 
 
 def _stored(raw: np.ndarray, shape: Shape) -> np.ndarray:
-    kind = np.uint8 if raw.dtype in (np.uint8, np.bool_) else np.float32
+    """Integers stay integers: views tell grey levels from numbers in [0, 1] by the type."""
+    kind = {"u": np.int64, "i": np.int64}.get(raw.dtype.kind, np.float32)
+    kind = np.uint8 if raw.dtype == np.uint8 else kind
     with np.errstate(over="ignore"):  # what overflows is not finite, and found as such
         return raw.astype(kind, copy=False).reshape(-1, *shape)
 

@@ -10,7 +10,7 @@ from vaepipe.errors import CompatibilityError, ConfigError, Problem
 from vaepipe.pipeline import search, space
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.plan import child_seed
-from vaepipe.pipeline.rehearsal import rehearse_parts
+from vaepipe.pipeline.rehearsal import agreement, rehearse_parts
 from vaepipe.pipeline.settings import SweepStage, TrainStage
 
 
@@ -47,11 +47,37 @@ def _attempt(
     try:
         objective = settings.objective.part("objectives")
         assembly = rehearse_parts(settings.model.spec(), objective, specs[settings.data])
+        notes = {**assembly.notes, **_beginning(pipeline, settings, specs)}
     except CompatibilityError as error:
         path = f"stages.{name}"
         problems.append(Problem(str(pipeline.path), pipeline.line(path), path, str(error)))
         return {}
-    return {"parameters": assembly.parameters, "notes": assembly.notes}
+    return {"parameters": assembly.parameters, "notes": notes}
+
+
+def _beginning(
+    pipeline: Pipeline, settings: TrainStage, specs: dict[str, DataSpec]
+) -> dict[str, str]:
+    """Which weights a fit begins with, as far as it is known before its source has been trained.
+
+    Raises:
+        CompatibilityError: none.
+    """
+    stage = settings.start
+    if stage is None:
+        return {}
+    if pipeline.sweeps(stage) or pipeline.stages[stage].kind == "sweep":
+        return {"start": f"'{stage}', where parts agree with the winner's"}
+    source = pipeline.train_settings(stage)
+    models = (settings.model.spec(), specs[settings.data])
+    found = agreement(*models, source.model.spec(), specs[source.data])
+    if not found.kept:
+        raise CompatibilityError(
+            f"start: nothing that '{stage}' trains can be taken over; new: "
+            + ", ".join(f"{role} ({why})" for role, why in found.new.items())
+            + ". Give parts the same type, options and shapes, or leave `start` out."
+        )
+    return {"start": f"'{stage}': {found}"}
 
 
 def _check_sweep(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, final
 
 from annotated_types import Ge, Lt
 
-from vaepipe.options import Integer, Number, Settings
+from vaepipe.options import Flag, Integer, Number, Settings
 from vaepipe.pipeline.fields import Count, Positive, Whole
 
 
@@ -22,6 +22,8 @@ class Optimizer(Settings):
     """Steps over which the learning rate rises to `lr`."""
     clip: Positive | None = None
     """The largest norm of the gradient; null: as it is."""
+    normalize: Flag = False
+    """Whether the gradient of every tensor is divided by its norm (Tomczak and Welling, 2018)."""
 
 
 Fraction = Annotated[Number, Ge(0), Lt(1)]
@@ -63,6 +65,8 @@ class RMSprop(Optimizer):
     type: Literal["rmsprop"] = "rmsprop"
     momentum: Annotated[Number, Ge(0)] = 0.0
     eps: Positive = 1e-8
+    centered: Flag = False
+    """Whether the variance of the gradients takes the place of their mean square."""
 
 
 @final

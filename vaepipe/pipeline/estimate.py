@@ -25,6 +25,7 @@ def estimate(step: Step, pipeline: Pipeline, facts: Mapping[str, Any]) -> dict[s
     elif kind == "train":
         needs["workers"] = pipeline.train_settings(step.name).workers or 1
         needs["disk_bytes"] = _weights(facts, step.name)
+        needs |= {k: v for k, v in found.get("notes", {}).items() if k == "start"}
     elif kind == "data":
         spec = step.settings.dataset.part("datasets").build().spec
         needs["disk_bytes"] = spec.num_examples * math.prod(spec.shape)

@@ -20,6 +20,7 @@ FIXED = {
     "data": "trials on different data cannot be compared",
     "kind": "a sweep is over a train stage",
     "settings": "it is not a setting of the fit",
+    "start": "what a fit begins with is an input of its stage",
     "validation": "trials would be compared by different measures",
 }
 """What no sweep may search, with the reason."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from vaepipe.compute.base import DataRef
 from vaepipe.core import DataSpec
 from vaepipe.data import shards, sources
-from vaepipe.data.sources import Source
+from vaepipe.data.sources import Piece, Source
 from vaepipe.errors import CompatibilityError, DataError, did_you_mean
 from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
@@ -26,6 +26,12 @@ class Input:
     dataset: PartSpec
     spec: DataSpec
     digest: str
+    looked: Mapping[str, Sequence[Piece]] | None = None
+    """The files, if they were looked at for the digest."""
+
+    def pieces(self) -> Mapping[str, Sequence[Piece]]:
+        """The files of each split, looked at once."""
+        return self.looked or {split: source.pieces() for split, source in self.sources.items()}
 
     def log(self, record: Record, context: str) -> None:
         """Tell a run what it read."""
@@ -50,16 +56,23 @@ def of_path(
     """A data artifact's folder, or Parquet files that are seen as the model's own data were."""
     if (Path(path) / "manifest.json").exists():
         return of_artifact(_artifact(path), splits)
+    above, split = Path(path).parent, Path(path).name
+    if (above / "manifest.json").exists() and split in shards.read_manifest(above).get(
+        "splits", ()
+    ):
+        return of_artifact(_artifact(str(above)), [split])
     source = sources.of_files(path, model.data.shape, column, id_column)
     split = Path(path.rstrip("/")).stem or "all"
-    return Input(path, {split: source}, model.dataset, model.data, sources.digest(source.files))
+    pieces = source.pieces()
+    digest = sources.digest(pieces)
+    return Input(path, {split: source}, model.dataset, model.data, digest, {split: pieces})
 
 
 def check_input(model: Bundle, data: Input) -> None:
     """The model can read the data.
 
     Raises:
-        CompatibilityError: another shape or support.
+        CompatibilityError: another shape, support or number of levels.
     """
     has, reads = data.spec, model.data
     where = f"model {model.path} and data {data.name}"
@@ -72,6 +85,15 @@ def check_input(model: Bundle, data: Input) -> None:
             f"{where}: the model was fitted to {reads.support_name} values, the data are "
             f"{has.support_name}. Encode the data through the view the model was fitted with."
         )
+    if reads.levels != has.levels:
+        raise CompatibilityError(
+            f"{where}: the model was fitted to {_levels(reads)}, the data have {_levels(has)}. "
+            "Encode the data through the view the model was fitted with."
+        )
+
+
+def _levels(spec: DataSpec) -> str:
+    return "values without an end" if spec.levels is None else f"{spec.levels} levels"
 
 
 def _artifact(path: str) -> DataRef:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from vaepipe import files, registry
-from vaepipe.errors import BundleError
+from vaepipe.errors import BundleError, UserError
 from vaepipe.tracking.base import Tracker
 
 
@@ -18,14 +17,15 @@ def open_tracker(workspace: str | Path, kind: str = "mlflow") -> Tracker:
 
 
 def find_bundle(reference: str, workspace: str | Path) -> tuple[Path, str]:
-    """The folder of a bundle, and what the model is called in files.
+    """The folder of a bundle, and what the model is called in files; an alias is its version.
 
     Raises:
         BundleError: nothing is there; the message says what was looked for.
         UserError: the tracking server does not know the reference.
     """
     if reference.startswith(("models:/", "runs:/")):
-        return open_tracker(workspace).fetch(reference), reference
+        tracker = open_tracker(workspace)
+        return tracker.fetch(reference), tracker.pinned(reference)
     folder = Path(reference).expanduser().absolute()
     for candidate in (folder, folder / "model", *_winner(folder)):
         if (candidate / "model.json").exists():
@@ -37,13 +37,24 @@ def find_bundle(reference: str, workspace: str | Path) -> tuple[Path, str]:
     )
 
 
+def find_data(reference: str, workspace: str | Path) -> str:
+    """A path or URI of data; `runs:/ID` or `runs:/ID/NAME` is what that MLflow run logged it read.
+
+    Raises:
+        UserError: the run is unknown, or logged several datasets and none was named.
+    """
+    if not reference.startswith("runs:/"):
+        return reference
+    run_id, _, name = reference.removeprefix("runs:/").partition("/")
+    known = open_tracker(workspace).datasets(run_id)
+    chosen = {n: uri for n, uri in known.items() if name in ("", n)}
+    if len(set(chosen.values())) == 1:
+        return next(iter(chosen.values()))
+    offer = ", ".join(f"runs:/{run_id}/{n}" for n in sorted(known)) or "none"
+    raise UserError(f"'{reference}' names {len(chosen)} datasets. Logged: {offer}.")
+
+
 def _winner(folder: Path) -> list[Path]:
     """The winning trial's bundle of a sweep's folder."""
     best = folder / "best.json"
     return [folder / files.read_json(best)["model"]] if best.exists() else []
-
-
-def ensure_empty(output: Path, *, resumable: str) -> None:
-    """An output folder is new, empty, or what an earlier call of the same kind left."""
-    if output.exists() and any(os.scandir(output)) and not (output / resumable).exists():
-        raise BundleError(f"{output} is not empty; choose another --output.")

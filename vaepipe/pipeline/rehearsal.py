@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaepipe.compute.base import ModelSpec, TrainTask
-from vaepipe.core import Assembly, DataSpec, build, check
+from vaepipe.core import Assembly, DataSpec, build, check, seeded
 from vaepipe.core import rehearse as rehearse_model
 from vaepipe.files import digest
 from vaepipe.registry import PartSpec
+from vaepipe.training.start import Agreement, compare
 
 _done: dict[str, Assembly] = {}
 
@@ -28,6 +29,18 @@ def rehearse_parts(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Ass
     if key not in _done:
         _done[key] = _rehearse(model, objective, data)
     return _done[key]
+
+
+def agreement(
+    model: ModelSpec, data: DataSpec, source: ModelSpec, source_data: DataSpec
+) -> Agreement:
+    """Which weights of a trained model another one begins with."""
+    with seeded(0):
+        states = [
+            build(spec.latent_shape, of, **spec.parts()).state_dict()
+            for spec, of in ((model, data), (source, source_data))
+        ]
+    return compare(model.parts(), states[0], source.parts(), states[1])
 
 
 def _rehearse(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:

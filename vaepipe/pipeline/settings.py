@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, final
 
-from annotated_types import MinLen
-from pydantic import AfterValidator, Field
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from vaepipe import wording
 from vaepipe.compute.base import ModelSpec
-from vaepipe.options import Number, Settings
+from vaepipe.options import Flag, Integer, Number, Settings
 from vaepipe.pipeline import expressions, space
 from vaepipe.pipeline.choices import (
     OPTIMIZERS,
@@ -99,6 +99,16 @@ class TrainStage(Settings):
     validation: ValidationSettings = ValidationSettings()
     patience: Count | None = None
     """Epochs without a better validation before a fit stops; null: never."""
+    start: Annotated[str | None, Takes("train", "sweep")] = None
+    """A stage whose trained weights every part begins with that has the same type and options."""
+    accumulate: Count = 1
+    """Parts of a batch that are computed one after the other, for batches that do not fit."""
+    ema: Annotated[Number, Gt(0), Lt(1)] | None = None
+    """Decay of the average of the weights that is validated and kept; null: the weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks while training; densities are always float32."""
+    compile: Flag = False
+    """Whether torch compiles the networks."""
 
 
 def _metric(name: str) -> str:
@@ -162,13 +172,58 @@ def _continuous(tree: Mapping[str, Any]) -> Iterator[Fault]:
             )
 
 
+_ONE = TypeAdapter(Count)
+_SEVERAL = TypeAdapter(Annotated[tuple[Count, ...], MinLen(1)])
+
+
+def _samples(value: Any) -> int | tuple[int, ...]:
+    """One number of samples, or a curve of them, ascending and each once."""
+    if isinstance(value, (list, tuple)):
+        return tuple(sorted(set(_SEVERAL.validate_python(value))))
+    return _ONE.validate_python(value)
+
+
 @final
 class EvidenceSettings(Settings):
     """log p(x) by importance sampling."""
 
-    k: Count = 1000
-    """Importance samples for each example."""
-    proposal: Literal["posterior"] = "posterior"
+    k: Annotated[Count | tuple[Count, ...], BeforeValidator(_samples)] = 1000
+    """Importance samples for each example; a list gives the whole curve in one pass."""
+    proposal: Literal["posterior", "defensive", "refined"] = "posterior"
+    """Where samples come from: q(z | x); that, a wider one and the prior; the same around each
+    example's own best posterior."""
+    refine_steps: Count = 50
+    """Steps to an example's own best posterior."""
+
+
+@final
+class GapSettings(Settings):
+    """Approximation and amortization gap."""
+
+    examples: Count = 200
+    """Of each split, evenly spaced."""
+    steps: Count = 200
+    """Steps to an example's own best posterior."""
+
+
+@final
+class AnnealingSettings(Settings):
+    """A second lower bound on log p(x), by annealed importance sampling."""
+
+    examples: Count = 100
+    """Of each split, evenly spaced."""
+    temperatures: Annotated[Integer, Ge(2)] = 100
+    chains: Count = 16
+    """Independent paths of each example."""
+    leapfrog: Count = 5
+    """Steps of each Hamiltonian move."""
+
+
+@final
+class SandwichSettings(Settings):
+    """Both sides of log p(x) on examples that the model made, by paths as long as `ais` says."""
+
+    examples: Count = 20
 
 
 @final
@@ -180,15 +235,24 @@ class EvaluateStage(Settings):
     data: Annotated[str, Takes("data")]
     splits: Names = ("test",)
     evidence: EvidenceSettings = EvidenceSettings()
+    decompose: Flag = True
+    """Whether the rate is taken apart: mutual information, marginal KL, total correlation."""
+    gaps: GapSettings | None = None
+    """null: not measured."""
+    ais: AnnealingSettings | None = None
+    """null: not computed."""
+    bdmc: SandwichSettings | None = None
+    """null: not computed."""
     batch_size: Count | None = None
+    """Rows held at a time; no result depends on it."""
     workers: Count | None = None
 
 
 def _extra(word: str) -> str:
-    if word in ("elbo", "log_lik") or re.fullmatch(r"sample:[1-9][0-9]*", word):
+    if word in ("elbo", "log_lik", "rate") or re.fullmatch(r"(sample|sir):[1-9][0-9]*", word):
         return word
-    what = "'elbo', 'log_lik' or 'sample:N'"
-    raise wording.mistake(wording.expected(what, word, ("elbo", "log_lik", "sample:1")))
+    what = "'elbo', 'log_lik', 'rate', 'sample:N' or 'sir:K'"
+    raise wording.mistake(wording.expected(what, word, ("elbo", "log_lik", "sample:1", "sir:10")))
 
 
 @final
@@ -201,7 +265,15 @@ class EncodeStage(Settings):
     splits: Names | None = None
     """null: all."""
     with_: Annotated[tuple[Annotated[str, AfterValidator(_extra)], ...], Field(alias="with")] = ()
-    """Columns beyond mean, scale and rate: elbo, log_lik, sample:N."""
+    """Columns beyond mean, scale and rate: elbo, log_lik, sample:N, sir:K."""
+    refine: Count | None = None
+    """Steps that move a row's posterior from the encoder's to its own optimum; null: none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder network; the densities stay float32."""
+    on_bad_row: Literal["fail", "quarantine"] = "fail"
+    """What becomes of a row that cannot be read or lies outside the support."""
+    max_bad_rows: Annotated[int, Ge(0)] | None = None
+    """More quarantined rows than this end the stage; null: any number."""
     keep: tuple[str, ...] | None = None
     """Columns of the data that pass through; null: all."""
     batch_size: Count | None = None

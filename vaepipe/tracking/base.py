@@ -76,6 +76,18 @@ class Tracker(Protocol):
         """A local folder with the bundle of `runs:/...` or `models:/...`."""
         ...
 
+    def pinned(self, model_uri: str) -> str:
+        """The same model by a name that never means another: the version of an alias."""
+        ...
+
+    def origin(self, model_uri: str) -> str | None:
+        """The id of the run that logged a model; None where nobody remembers."""
+        ...
+
+    def datasets(self, run_id: str) -> Mapping[str, str]:
+        """What a run read: the name of each dataset and the URI of its source."""
+        ...
+
     def close(self) -> None:
         """Flush everything."""
         ...

@@ -86,6 +86,33 @@ class Catalog:
             raise UserError(f"{model_uri} holds no vaepipe bundle: no {CARD} in its files.")
         return cards[0].parent
 
+    def pinned(self, uri: str) -> str:
+        """`models:/name/version` of an alias or of `latest`, `models:/m-…` of a run's model."""
+        match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/latest)", uri)
+        if match is None:
+            found = self.find(uri)
+            return f"models:/{found.model_id}" if uri.startswith("runs:/") and found[1] else uri
+        name, alias = match.groups()
+        with reached(self.uri):
+            known, model = self._versions(name), self.client.get_registered_model(name)
+        number = model.aliases[alias] if alias else max(known, key=int)
+        return f"models:/{name}/{number}"
+
+    def datasets(self, run_id: str) -> dict[str, str]:
+        """Names and source URIs of what a run logged as its inputs.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        with reached(self.uri):
+            try:
+                run = self.client.get_run(run_id)
+            except MlflowException as error:
+                raise _missing(error, f"no run '{run_id}'") from error
+        logged = run.inputs.dataset_inputs if run.inputs else []
+        sources = {each.dataset.name: json.loads(each.dataset.source) for each in logged}
+        return {name: source.get("uri") or source["url"] for name, source in sources.items()}
+
     def find(self, uri: str) -> Source:
         """Resolve `models:/m-…`, `models:/name/version`, `models:/name@alias`, `runs:/id/name`.
 

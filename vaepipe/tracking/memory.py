@@ -135,6 +135,21 @@ class MemoryTracker:
             raise UserError(f"no model '{model_uri}'.{did_you_mean(model_uri, known)}")
         return known[model_uri]
 
+    def pinned(self, model_uri: str) -> str:
+        """The name of a version, where the URI has an alias."""
+        name, _, alias = model_uri.removeprefix("models:/").partition("@")
+        return f"models:/{name}/{self.registered[name].aliases[alias]}" if alias else model_uri
+
+    def origin(self, model_uri: str) -> str | None:
+        """The id of the run that logged a model."""
+        return next((r.id for r in self.records.values() if model_uri in r.models), None)
+
+    def datasets(self, run_id: str) -> Mapping[str, str]:
+        """What a run read: the name of each dataset and its source."""
+        if run_id not in self.records:
+            raise UserError(f"no run '{run_id}'.{did_you_mean(run_id, self.records)}")
+        return {each["name"]: each["source"] for each in self.records[run_id].datasets}
+
     def close(self) -> None:
         """Nothing to flush."""
 

@@ -201,6 +201,18 @@ class MLflowTracker:
         """A local folder with the bundle of `runs:/…` or `models:/…`."""
         return self.catalog.fetch(model_uri)
 
+    def pinned(self, model_uri: str) -> str:
+        """The same model by its version or id, for an alias may move."""
+        return self.catalog.pinned(model_uri)
+
+    def origin(self, model_uri: str) -> str | None:
+        """The id of the run that logged a model; None where the model has none."""
+        return self.catalog.find(model_uri).run_id
+
+    def datasets(self, run_id: str) -> Mapping[str, str]:
+        """What a run read: the name of each dataset and the URI of its source."""
+        return self.catalog.datasets(run_id)
+
     def delivered(self, key: str) -> str:
         """Wait until everything is delivered; the id of a record's run.
 

@@ -87,6 +87,8 @@ class Predictor:
         if values.size != len(values) * size:
             raise UserError(f"expected rows of {size} values, got an array {values.shape}.")
         stored = torch.as_tensor(np.ascontiguousarray(values)).reshape(-1, *self.shape)
+        whole = stored.is_floating_point() and bool((stored == stored.round()).all())
+        stored = stored.long() if whole else stored  # MLflow's signature made grey levels floats
         return self.dataset.frozen(stored, torch.arange(len(stored)))
 
 

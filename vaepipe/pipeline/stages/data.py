@@ -12,6 +12,7 @@ import torch
 from vaepipe import files
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
+from vaepipe.data.lexicon import Lexicon
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.pipeline.environment import Environment
@@ -46,9 +47,18 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         "support": spec.support_name,
         "counts": {name: split["rows"] for name, split in splits.items()},
         "splits": splits,
-        "digest": files.digest({k: [f["sha256"] for f in v["files"]] for k, v in splits.items()}),
+        **_identity(splits, dataset.lexicon()),
         "view": dict(dataset.describe()),
     }
+
+
+def _identity(splits: dict[str, Any], lexicon: Lexicon | None) -> dict[str, Any]:
+    """The digest of what the rows hold and of what it says, where it is text."""
+    rows = {k: [f["sha256"] for f in v["files"]] for k, v in splits.items()}
+    if lexicon is None:
+        return {"digest": files.digest(rows)}
+    text = lexicon.to_dict()
+    return {"digest": files.digest({"rows": rows, "lexicon": text}), "lexicon": text}
 
 
 def _spec(dataset: Dataset, splits: dict[str, Any]) -> DataSpec:

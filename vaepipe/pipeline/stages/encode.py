@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
+from vaepipe.compute.encode import BAD, HELD, RECORDS
 from vaepipe.data import shards
-from vaepipe.errors import UserError, did_you_mean
+from vaepipe.data.sources import Source
+from vaepipe.errors import DataError, StorageError, UserError, VaepipeError, did_you_mean
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.settings import EncodeStage
-from vaepipe.pipeline.stages.evaluate import follow
+from vaepipe.pipeline.stages import parts, units
+from vaepipe.pipeline.stages.follow import follow
+from vaepipe.pipeline.stages.parts import MANIFEST, PLAN, Again
 from vaepipe.pipeline.stages.train import data_ref
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 
 TARGET = "vaepipe.compute.encode:Encoder"
-BATCH_SIZE = 1024
-PLAN = "_plan.json"
-MANIFEST = "_manifest.json"
+VALUES = 2**20
+"""Values of x in a batch whose size is left to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is kept of q(z | x).
+
+    Args:
+        extras: `elbo`, `log_lik`.
+        samples: draws of z a row.
+        sir: candidates of a draw by sampling-importance-resampling; 0: no such draw.
+        refine: steps that move a row's posterior to its own optimum; 0: amortized.
+    """
+
+    extras: Sequence[str] = ()
+    samples: int = 0
+    sir: int = 0
+    refine: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +56,38 @@ class Encoding:
     model_uri: str
     data: Input
     keep: Sequence[str] | None
-    extras: Sequence[str]
-    samples: int
+    columns: Columns
     seed: int
-    batch_size: int
+    batch_size: int | None
     rows_per_file: int
     output: Path
     workers: int | None = None
+    precision: str = "float32"
+    on_bad_row: Literal["fail", "quarantine"] = "fail"
+    max_bad_rows: int | None = None
+    again: Again = "resume"
+    journal: Path | None = None
+    """Folder of the journal; None: the output."""
 
 
 def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Encode the splits; the manifest's content."""
     settings = step.settings
     source = of_artifact(data_ref(env, settings.data), settings.splits)
-    extras, samples = columns(settings.with_)
     job = Encoding(
         model=env.model(settings.model),
         model_uri=env.manifests[settings.model]["model_uri"],
         data=source,
         keep=settings.keep,
-        extras=extras,
-        samples=samples,
+        columns=columns(settings.with_, settings.refine or 0),
         seed=step.seed,
-        batch_size=settings.batch_size or BATCH_SIZE,
+        batch_size=settings.batch_size,
         rows_per_file=settings.rows_per_file or shards.ROWS_PER_FILE,
         output=folder,
         workers=settings.workers,
+        precision=settings.precision,
+        on_bad_row=settings.on_bad_row,
+        max_bad_rows=settings.max_bad_rows,
     )
     record.params(settings.model_dump(mode="json"))
     with env.watch(step, folder, record):
@@ -67,50 +95,75 @@ def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record)
     record.tags({"vaepipe.model_digest": manifest["model_digest"]})
     source.log(record, "inference")
     record.file(folder / MANIFEST)
-    return {key: manifest[key] for key in ("model_uri", "model_digest", "input_digest", "rows")}
+    kept = ("model_uri", "model_digest", "input_digest", "rows", "bad_rows")
+    return {key: manifest[key] for key in kept}
 
 
-def columns(wanted: Sequence[str]) -> tuple[list[str], int]:
-    """`elbo`, `log_lik`, `sample:N` to extra columns and a number of samples.
+def columns(wanted: Sequence[str], refine: int = 0) -> Columns:
+    """`elbo`, `log_lik`, `rate`, `sample:N`, `sir:K` as columns.
 
     Raises:
         UserError: another word.
     """
-    extras, samples = [], 0
+    extras, numbers = [], {"sample": 0, "sir": 0}
     for word in wanted:
         name, _, number = word.partition(":")
-        if name == "sample" and (number or "1").isdigit():
-            samples = int(number or 1)
+        if name in numbers and (number or "1").isdigit() and int(number or 1):
+            numbers[name] = int(number or 1)
         elif word in ("elbo", "log_lik"):
             extras.append(word)
         elif word != "rate":
-            hint = did_you_mean(name, ("elbo", "log_lik", "rate", "sample"))
-            raise UserError(f"with '{word}': expected elbo, log_lik, rate or sample:N.{hint}")
-    return extras, samples
+            hint = did_you_mean(name, ("elbo", "log_lik", "rate", "sample", "sir"))
+            known = "elbo, log_lik, rate, sample:N or sir:K"
+            raise UserError(f"with '{word}': expected {known}.{hint}")
+    return Columns(extras, numbers["sample"], numbers["sir"], refine)
 
 
 def encode(job: Encoding, compute: Compute) -> dict[str, Any]:
-    """Write the parts that are missing, then `_manifest.json`."""
-    loaded = bundle.load(job.model)
-    check_input(loaded, job.data)
-    common = _common(job, loaded)
-    units = _plan(job, common)
-    (job.output / "_records").mkdir(parents=True, exist_ok=True)
-    files.sweep_temporaries(job.output)
-    todo = [unit for unit in units if not _written(job.output, unit)]
-    follow(job.output, compute.map(TARGET, todo, common, job.workers), todo, units)
-    return _finish(job, common, units)
+    """Write the parts that are missing, then `_manifest.json`.
+
+    Raises:
+        UserError: another encoder is at work on the folder, or it holds other latents.
+        DataError: the input cannot be read, changed, or has more bad rows than allowed.
+        PartialFailure: input files that cannot be read were left out (`on_bad_row: quarantine`).
+        StorageError: the output cannot be written.
+    """
+    try:
+        return _encode(job, compute)
+    except VaepipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{job.output} cannot be written: {error}") from error
+
+
+def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
+    job.output.mkdir(parents=True, exist_ok=True)
+    with parts.alone(job.output):
+        parts.prepare(job.output, job.again)
+        loaded = bundle.load(job.model)
+        check_input(loaded, job.data)
+        common = _common(job, loaded)
+        planned = units.plan(job.output / PLAN, job.data.pieces(), job.rows_per_file, common)
+        (job.output / RECORDS).mkdir(exist_ok=True)
+        parts.sweep(job.output)
+        todo = parts.missing(job.output, planned)
+        results = compute.map(TARGET, todo, common, job.workers)
+        follow(job.journal or job.output, _counted(job, planned, todo, results), todo, planned)
+        parts.sweep(job.output)
+        return _finish(job, common, loaded, planned)
 
 
 def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
     """What every worker needs; its metadata go into every file."""
-    keep = list(_kept(job))
     config = {
-        "keep": keep,
-        "extras": list(job.extras),
-        "samples": job.samples,
+        "keep": list(_kept(job)),
+        "extras": list(job.columns.extras),
+        "samples": job.columns.samples,
+        "sir": job.columns.sir,
+        "refine": job.columns.refine,
+        "precision": job.precision,
         "seed": job.seed,
-        "batch_size": job.batch_size,
+        "batch_size": job.batch_size or batch_size(loaded.data.shape),
         "splits": list(job.data.sources),
         "rows_per_file": job.rows_per_file,
     }
@@ -124,89 +177,102 @@ def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
     }
     return {
         **config,
+        "config": config,
         "model": str(job.model),
         "dataset": job.data.dataset.to_dict(),
-        "sources": {name: source.to_dict() for name, source in job.data.sources.items()},
+        "sources": {n: _first_file(source).to_dict() for n, source in job.data.sources.items()},
+        "on_bad_row": job.on_bad_row,
         "device": "auto",
         "output": str(job.output),
         "metadata": metadata,
     }
 
 
+def _first_file(source: Source) -> Source:
+    """A source for workers: units name their file, the types of columns are in the first."""
+    return replace(source, files=source.files[:1])
+
+
+def batch_size(shape: Sequence[int]) -> int:
+    """Rows of a batch, from the shape of an example alone: results depend on nothing else.
+
+    Example:
+        >>> batch_size((1, 28, 28)), batch_size((2,)), batch_size((3, 512, 512))
+        (1024, 8192, 16)
+    """
+    rows = VALUES // max(1, math.prod(shape))
+    return min(8192, max(16, 2 ** max(0, rows.bit_length() - 1)))
+
+
 def _kept(job: Encoding) -> Sequence[str]:
-    """Columns that pass through: those asked for, by default all but id and x."""
+    """Columns that pass through: those asked for, by default all but id and x.
+
+    Raises:
+        UserError: there is no such column, or ours has its name.
+    """
     source = next(iter(job.data.sources.values()))
-    names = [n for n in source.columns() if n not in (source.column, source.id_column)]
-    if job.keep is None:
-        return names
-    for name in job.keep:
+    names = [n for n in source.columns() if n not in (*source.column, source.id_column)]
+    wanted = names if job.keep is None else job.keep
+    for name in wanted:
         if name not in names:
             raise UserError(
                 f"keep '{name}': the data have no such column.{did_you_mean(name, names)} "
                 f"Columns: {', '.join(names)}."
             )
-    return job.keep
+        if name in HELD or re.fullmatch(r"sample_\d+", name):
+            raise UserError(
+                f"the data's column '{name}' has the name of a column of the latents. Choose those "
+                "that pass through with `keep`, or rename it."
+            )
+    return wanted
 
 
-def _plan(job: Encoding, common: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The units of work, computed once; parts of another plan are never mixed with these."""
-    path = job.output / PLAN
-    key = files.digest(common["metadata"])
-    if path.exists():
-        stored = files.read_json(path)
-        if stored["key"] == key:
-            return stored["units"]
-        raise UserError(
-            f"{job.output} holds latents of another model, input or settings; choose another "
-            "folder or remove it."
+def _counted(
+    job: Encoding,
+    planned: Sequence[Mapping[str, Any]],
+    todo: Sequence[Mapping[str, Any]],
+    results: Iterator[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """The results, until there are more bad rows than allowed."""
+    waiting = {unit["part"] for unit in todo}
+    there = [unit for unit in planned if unit["part"] not in waiting]
+    bad = sum(parts.known(job.output, unit)["bad"] for unit in there)
+    _check_bad(job, bad)
+    for result in results:
+        bad += result["bad"]
+        _check_bad(job, bad)
+        yield result
+    _check_bad(job, bad)
+
+
+def _check_bad(job: Encoding, bad: int) -> None:
+    if bad and job.on_bad_row == "fail":
+        raise DataError(
+            f"{bad} bad rows were set aside by an earlier run; they are listed in "
+            f"{job.output / BAD}. Go on with --on-bad-row quarantine, or mend them and --overwrite."
         )
-    units = _units(job)
-    job.output.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, {"key": key, "metadata": common["metadata"], "units": units})
-    return units
-
-
-def _units(job: Encoding) -> list[dict[str, Any]]:
-    """Ranges of row groups of one file, each of about `rows_per_file` rows."""
-    units: list[dict[str, Any]] = []
-    for split, source in job.data.sources.items():
-        for group in source.units():
-            last = units[-1] if units else None
-            if last and _continues(last, group, split, job.rows_per_file):
-                last["groups"].append(group)
-                last["rows"] += group["rows"]
-            else:
-                units.append({"split": split, "groups": [group], "rows": group["rows"]})
-    for number, unit in enumerate(units):
-        unit["part"] = f"part-{number:05d}-of-{len(units):05d}.parquet"
-    return units
-
-
-def _continues(
-    last: Mapping[str, Any], group: Mapping[str, Any], split: str, rows_per_file: int
-) -> bool:
-    same = last["split"] == split and last["groups"][0]["path"] == group["path"]
-    return same and last["rows"] + group["rows"] <= rows_per_file
-
-
-def _written(output: Path, unit: Mapping[str, Any]) -> bool:
-    """Whether a part is there as its record says; nothing else counts as done."""
-    path, record = output / unit["part"], output / "_records" / f"{unit['part']}.json"
-    if not path.exists() or not record.exists():
-        return False
-    known = files.read_json(record)
-    return known["rows"] == unit["rows"] and known["sha256"] == files.sha256(path)
+    if job.max_bad_rows is not None and bad > job.max_bad_rows:
+        raise DataError(
+            f"{bad} bad rows, and --max-bad-rows is {job.max_bad_rows}. They are listed in "
+            f"{job.output / BAD}; mend the input, or allow more."
+        )
 
 
 def _finish(
-    job: Encoding, common: Mapping[str, Any], units: Sequence[Mapping[str, Any]]
+    job: Encoding,
+    common: Mapping[str, Any],
+    loaded: bundle.Bundle,
+    planned: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    records = [files.read_json(job.output / "_records" / f"{u['part']}.json") for u in units]
+    records = [parts.known(job.output, unit) for unit in planned]
     manifest = {
         **{key.removeprefix("vaepipe."): value for key, value in common["metadata"].items()},
-        "requirements": bundle.load(job.model).requirements,
+        "config": common["config"],
+        "model": str(job.model),
+        "requirements": loaded.requirements,
         "input": job.data.name,
         "rows": sum(record["rows"] for record in records),
+        "bad_rows": sum(record["bad"] for record in records),
         "parts": records,
     }
     files.write_json(job.output / MANIFEST, manifest)

@@ -16,6 +16,7 @@ from vaepipe.pipeline.settings import TrainStage
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
+from vaepipe.training import bundle
 
 
 def run(step: Step[TrainStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
@@ -66,8 +67,21 @@ def make_task(
         validation=settings.validation.model_dump(mode="json"),
         patience=settings.patience,
         workers=settings.workers or 1,
+        accumulate=settings.accumulate,
+        ema=settings.ema,
+        precision=settings.precision,
+        compile=settings.compile,
+        start=_start(env, settings.start),
         settings=settings.model_dump(mode="json", exclude={"kind", "settings"}),
     )
+
+
+def _start(env: Environment, stage: str | None) -> dict[str, str] | None:
+    """The model that a fit begins with, for workers."""
+    if stage is None:
+        return None
+    path = env.model(stage)
+    return {"stage": stage, "path": str(path), "digest": bundle.digest(path)}
 
 
 def data_ref(env: Environment, stage: str) -> DataRef:
@@ -87,11 +101,19 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {
         "status": status,
         "error": last.get("error", ""),
+        "warnings": _warnings(events),
         "epochs": max(epochs, default=0),
         "best_epoch": best,
         "seconds": _seconds(events),
         "metrics": dict(epochs[best]["metrics"]) if best in epochs else {},
     }
+
+
+def _warnings(events: list[dict[str, Any]]) -> list[str]:
+    """What the fit warned of, since it last started from nothing."""
+    fresh = [i for i, e in enumerate(events) if e["event"] == "start" and not e.get("resumed_from")]
+    found = [e["text"] for e in events[max(fresh, default=0) :] if e["event"] == "warning"]
+    return list(dict.fromkeys(found))
 
 
 def _best(epochs: Mapping[int, Mapping[str, Any]]) -> int:

@@ -1,0 +1,142 @@
+"""`vaepipe latents verify`, `latents diff`, `lineage`: from latents to what made them and back."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from untrained import Run, images, save_model, vaepipe, write
+
+from vaepipe import files
+from vaepipe.compute.encode import RECORDS
+from vaepipe.pipeline.stages import parts
+from vaepipe.training import bundle
+
+
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory):
+    """Latents, never changed: tests copy them."""
+    folder = tmp_path_factory.mktemp("made")
+    source = write(folder / "x.parquet", images(200))
+    Run(model)(source, folder / "out", with_=["elbo"])
+    return folder / "out"
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def rewrite(folder, name, change, *, hide):
+    """Change a part; with `hide`, record and manifest are made to agree with it."""
+    table = change(pq.read_table(folder / name))
+    pq.write_table(table, folder / name)
+    if not hide:
+        return
+    manifest = json.loads((folder / parts.MANIFEST).read_text())
+    for part in manifest["parts"]:
+        if part["name"] == name:
+            part |= {"sha256": files.sha256(folder / name), "rows": table.num_rows}
+            files.write_json(folder / RECORDS / f"{name}.json", part)
+    files.write_json(folder / parts.MANIFEST, manifest)
+
+
+def shifted(table):
+    """Every mean is a little off."""
+    mean = table["mean"].combine_chunks()
+    moved = pa.FixedSizeListArray.from_arrays(
+        pa.array(mean.flatten().to_numpy() + np.float32(0.01)), type=mean.type
+    )
+    return table.set_column(table.schema.get_field_index("mean"), table.field("mean"), moved)
+
+
+def doubled(table):
+    """The first row takes the place of the second."""
+    return pa.concat_tables([table.slice(0, 1), table.slice(0, 1), table.slice(2)])
+
+
+def test_latents_as_they_were_written_are_fine(made, capfd):
+    code, out, _ = vaepipe(capfd, "latents", "verify", made)
+    assert code == 0 and "WRONG" not in out
+    assert "200 rows and 0 set aside, of 200 planned" in out and "recomputed" in out
+
+
+HARM = {
+    "bytes": "has other bytes than the manifest says",
+    "missing": "is missing",
+    "stranger": "is not in the manifest",
+    "hidden shift": "largest relative difference",
+    "hidden repetition": "rows repeat an id",
+    "hidden loss": "of 200 planned",
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_harm_is_found(copy, capfd, harm):
+    name = "part-00000-of-00003.parquet"
+    if harm == "bytes":
+        rewrite(copy, name, shifted, hide=False)
+    elif harm == "missing":
+        (copy / name).unlink()
+    elif harm == "stranger":
+        shutil.copy(copy / name, copy / "part-00007-of-00003.parquet")
+    else:
+        change = {"hidden shift": shifted, "hidden repetition": doubled}
+        rewrite(copy, name, change.get(harm, lambda t: t.slice(1)), hide=True)
+        if harm == "hidden loss":
+            manifest = json.loads((copy / parts.MANIFEST).read_text())
+            files.write_json(copy / parts.MANIFEST, manifest | {"rows": 199})
+    code, out, _ = vaepipe(capfd, "latents", "verify", copy, "--json")
+    wrong = [each for each in json.loads(out) if not each["ok"]]
+    assert code == 1 and any(HARM[harm] in each["detail"] for each in wrong), wrong
+
+
+def test_another_model_cannot_have_made_them(copy, tmp_path, capfd):
+    other = save_model(tmp_path / "other", seed=1)
+    code, out, _ = vaepipe(capfd, "latents", "verify", copy, "--model", other)
+    assert code == 1 and "is another model" in out
+
+
+def test_latents_that_are_not_finished_are_told_so(copy, tmp_path, capfd):
+    (copy / parts.MANIFEST).unlink()
+    code, _, err = vaepipe(capfd, "latents", "verify", copy)
+    assert code == 2 and "run the same encode again" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = vaepipe(capfd, "latents", "diff", copy, tmp_path / "empty")
+    assert code == 2
+
+
+def test_diff_tells_rows_and_values_apart(made, model, tmp_path, capfd):
+    code, out, _ = vaepipe(capfd, "latents", "diff", made, made)
+    assert code == 0 and "same rows and values" in out
+    x = images(200)
+    write(tmp_path / "x.parquet", x[10:], np.arange(10, 200))
+    Run(model)(tmp_path / "x.parquet", tmp_path / "out", batch_size=64)
+    code, out, _ = vaepipe(capfd, "latents", "diff", made, tmp_path / "out", "--json")
+    found = json.loads(out)
+    assert code == 1 and not found["same"]
+    assert (found["only_in_first"], found["only_in_second"], found["moved"]) == (10, 0, 190)
+    assert set(found["columns"]) == {"mean", "scale", "rate"}
+    assert max(found["columns"].values()) < 1e-5
+    assert any(line.startswith("batch_size: was 32, is 64") for line in found["settings"])
+
+
+def test_lineage_leads_from_a_file_to_the_model_and_back(made, model, tmp_path, capfd):
+    digest = bundle.load(model).digest
+    shutil.copytree(made, tmp_path / "ws" / "night" / "codes")
+    words = ["--workspace", tmp_path / "ws", "--json"]
+    for path in (made, made / "part-00001-of-00003.parquet"):
+        code, out, err = vaepipe(capfd, "lineage", path, *words)
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["model_digest"] == found["model"]["digest"] == digest
+        assert found["input_digest"] and found["config_hash"]
+        assert found["model"]["data_digest"] == "d" * 64
+        assert any(line.startswith("vaepipe==") for line in found["model"]["requirements"])
+        assert found["made_with_this_model"] == [str(tmp_path / "ws" / "night" / "codes")]
+    code, out, _ = vaepipe(capfd, "lineage", model, *words)
+    assert json.loads(out)["made_with_this_model"] == [str(tmp_path / "ws" / "night" / "codes")]
+    code, _, err = vaepipe(capfd, "lineage", tmp_path, *words)
+    assert code == 2 and "expected latents" in err

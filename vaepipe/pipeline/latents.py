@@ -1,0 +1,219 @@
+"""Are latents what their manifest says? Are two of them the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vaepipe import files
+from vaepipe.compute.encode import Encoder
+from vaepipe.core import row_seed
+from vaepipe.errors import DataError, VaepipeError
+from vaepipe.pipeline.stages.parts import MANIFEST, PLAN
+from vaepipe.pipeline.stages.units import differences
+from vaepipe.training import bundle
+
+TOLERANCE = 1e-5
+"""What another batch or another machine may change of a float32 value, relative to its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of complete latents.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        begun = (folder / PLAN).exists()
+        what = "not finished: run the same encode again" if begun else "no latents"
+        raise DataError(f"{folder}: {what} (it has no {MANIFEST}).")
+    return files.read_json(path)
+
+
+def verify(folder: Path, rows: int, model: Path | None = None) -> Iterator[Finding]:
+    """Recount, rehash and recompute.
+
+    Args:
+        folder: complete latents.
+        rows: how many are encoded again, chosen by a hash; 0 for none.
+        model: the bundle, if it is no longer where it was.
+    """
+    known = manifest(folder)
+    parts = known["parts"]
+    yield from _strangers(folder, parts)
+    for part in parts:
+        yield _part(folder, part)
+    yield _total(folder, known)
+    yield _unique(folder, parts)
+    if rows:
+        yield _recomputed(folder, known | {"model": str(model or known["model"])}, rows)
+
+
+def diff(one: Path, other: Path) -> dict[str, Any]:
+    """How two encodings differ: settings, rows, and values of the columns they share.
+
+    Returns:
+        `settings` (differences of the manifests), `only_in_first` and `only_in_second` (numbers of
+        rows), `moved` (rows of both at another place), `columns` (the largest difference of each,
+        relative where values are large), `same` (whether rows and values are).
+
+    Raises:
+        DataError: one of them is not complete.
+    """
+    first, second = manifest(one), manifest(other)
+    rows = [_read(f, m, ["split", "id"]) for f, m in ((one, first), (other, second))]
+    at_a, at_b, common = _places(*rows)
+    found = {
+        "settings": list(differences(first["config"], second["config"])),
+        "only_in_first": len(rows[0]) - common,
+        "only_in_second": len(rows[1]) - common,
+        "moved": int((at_a != at_b).sum()),
+        "columns": dict(_gaps((one, first, at_a), (other, second, at_b))),
+    }
+    apart = [found[name] for name in ("only_in_first", "only_in_second", "moved")]
+    return {**found, "same": not any(apart) and not any(found["columns"].values())}
+
+
+Side = tuple[Path, Mapping[str, Any], np.ndarray]
+"""A folder of latents, its manifest, and the places of the rows that both have."""
+
+
+def _gaps(one: Side, other: Side) -> Iterator[tuple[str, float]]:
+    """Column by column, so that memory holds one of each."""
+    schemas = [pq.read_schema(f / m["parts"][0]["name"]) for f, m, _ in (one, other) if m["parts"]]
+    shared = set.intersection(*(set(_numeric(schema)) for schema in schemas)) if schemas else set()
+    for name in sorted(shared):
+        a, b = (_read(f, m, [name]).column(name).take(pa.array(at)) for f, m, at in (one, other))
+        yield name, _gap(a, b)
+
+
+def _strangers(folder: Path, parts: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Parquet files that the manifest does not know, which a reader of the folder would read."""
+    known = {part["name"] for part in parts}
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name not in known:
+            yield Finding(path.name, False, "is not in the manifest")
+
+
+def _part(folder: Path, part: Mapping[str, Any]) -> Finding:
+    path = folder / part["name"]
+    if not path.exists():
+        return Finding(part["name"], False, "is missing")
+    if files.sha256(path) != part["sha256"]:
+        return Finding(part["name"], False, "has other bytes than the manifest says (SHA-256)")
+    rows = pq.read_metadata(path).num_rows
+    return Finding(part["name"], rows == part["rows"], f"{rows:,} rows, bytes as written")
+
+
+def _total(folder: Path, known: Mapping[str, Any]) -> Finding:
+    planned = sum(unit["rows"] for unit in files.read_json(folder / PLAN)["units"])
+    told = known["rows"] + known["bad_rows"]
+    words = f"{known['rows']:,} rows and {known['bad_rows']:,} set aside, of {planned:,} planned"
+    return Finding("rows", told == planned, words)
+
+
+def _unique(folder: Path, parts: Sequence[Mapping[str, Any]]) -> Finding:
+    """No id of a split twice."""
+    names = [folder / part["name"] for part in parts if (folder / part["name"]).exists()]
+    tables = [pq.read_table(name, columns=["id", "split"]) for name in names]
+    whole = pa.concat_tables(tables) if tables else pa.table({"id": [], "split": []})
+    different = whole.group_by(["id", "split"]).aggregate([]).num_rows
+    repeated = whole.num_rows - different
+    return Finding("ids", not repeated, f"{repeated:,} rows repeat an id of their split")
+
+
+def _recomputed(folder: Path, known: Mapping[str, Any], rows: int) -> Finding:
+    """Encode some rows again, and compare."""
+    try:
+        again = _Again(folder, known)
+        worst, count = again.worst(rows)
+    except (VaepipeError, OSError) as error:
+        return Finding("recomputed", False, f"cannot be: {error}")
+    return Finding(
+        "recomputed", worst <= TOLERANCE, f"{count:,} rows, largest relative difference {worst:.1e}"
+    )
+
+
+class _Again:
+    """The encoder of stored latents, for a few rows."""
+
+    def __init__(self, folder: Path, known: Mapping[str, Any]) -> None:
+        plan = files.read_json(folder / PLAN)
+        self.folder, self.units, self.stamps = folder, plan["units"], plan["files"]
+        if bundle.load(Path(known["model"])).digest != known["model_digest"]:
+            raise DataError(f"{known['model']} is another model.")
+        now = {"model": known["model"], "on_bad_row": "quarantine"}
+        self.encoder = Encoder(plan["worker"] | now)
+
+    def worst(self, rows: int) -> tuple[float, int]:
+        """The largest relative difference over first batches of some parts, and their rows."""
+        worst, count = 0.0, 0
+        for i in sorted(range(len(self.units)), key=lambda i: row_seed(0, i)):
+            if count >= rows:
+                break
+            unit = {**self.units[i], "stamp": self.stamps[self.units[i]["path"]]}
+            table = self.encoder.first(unit)
+            stored = pq.read_table(self.folder / unit["part"]).slice(0, len(table))
+            worst, count = max(worst, _relative(table, stored)), count + len(table)
+        return worst, count
+
+
+def _relative(one: pa.Table, other: pa.Table) -> float:
+    if not one.column("id").equals(other.column("id")):
+        return float("inf")
+    gaps = [_gap(one.column(name), other.column(name)) for name in _numeric(one.schema)]
+    return max(gaps, default=0.0)
+
+
+def _gap(one: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
+    """The largest difference, relative where values are large."""
+    a, b = _flat(one), _flat(other)
+    if len(a) != len(b):
+        return float("inf")
+    gap = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    whole = column.combine_chunks()
+    nested = pa.types.is_fixed_size_list(column.type)
+    return (whole.flatten() if nested else whole).to_numpy(zero_copy_only=False)
+
+
+def _numeric(schema: pa.Schema) -> list[str]:
+    """Columns of floating point numbers, alone or in lists."""
+    kinds = {
+        f.name: f.type.value_type if pa.types.is_fixed_size_list(f.type) else f.type for f in schema
+    }
+    return [name for name, kind in kinds.items() if pa.types.is_floating(kind)]
+
+
+def _read(folder: Path, known: Mapping[str, Any], columns: list[str]) -> pa.Table:
+    return pa.concat_tables(
+        [pq.read_table(folder / part["name"], columns=columns) for part in known["parts"]]
+    ).combine_chunks()
+
+
+def _places(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray, int]:
+    """Positions of the rows that both have, by split and id, and how many there are."""
+    keys = [t.append_column("place", pa.array(np.arange(t.num_rows))) for t in (one, other)]
+    both = keys[0].join(keys[1], ["split", "id"], right_suffix="_2", join_type="inner")
+    both = both.sort_by("place")
+    a, b = both.column("place").to_numpy(), both.column("place_2").to_numpy()
+    return a, b, both.num_rows

@@ -1,0 +1,102 @@
+"""The folder of an encoding: who may write to it, which parts are there, what must not be."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from vaepipe import files
+from vaepipe.compute.encode import BAD, RECORDS
+from vaepipe.errors import UserError
+
+PLAN, MANIFEST, LOCK, LOGS = "_plan.json", "_manifest.json", "_lock", "_log"
+HASHERS = 4
+"""Threads that hash what an earlier run wrote."""
+
+Again = Literal["resume", "overwrite", "fail"]
+"""What becomes of an output folder that is not empty."""
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """No other process writes to the folder.
+
+    Raises:
+        UserError: one does.
+    """
+    with (output / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{output}: another encoder is at work on this folder; wait for it, or choose "
+                "another output."
+            ) from error
+        yield
+
+
+def check_output(output: str) -> Path:
+    """A local folder that is new, or holds nothing but latents of ours, finished or not.
+
+    Raises:
+        UserError: it holds something else, or is no local folder.
+    """
+    if "://" in output:
+        raise UserError(
+            f"output '{output}': latents are written to a folder of this machine or of a shared "
+            "file system, for renames to be whole. Copy them from there."
+        )
+    folder = Path(output).absolute()
+    strange = folder.exists() and any(p.name not in (LOCK, LOGS) for p in folder.iterdir())
+    if strange and not (folder / PLAN).exists():
+        raise UserError(f"{folder} is not empty and holds no latents; choose another output.")
+    return folder
+
+
+def prepare(output: Path, again: Again) -> None:
+    """Obey `again`; what is removed goes in an order that may be cut off anywhere.
+
+    Raises:
+        UserError: there is an encoding, and that was not wanted.
+    """
+    ours = (output / PLAN).exists()
+    if again == "fail" and ours:
+        raise UserError(f"{output} already holds latents, and --fail-if-exists was given.")
+    if again == "overwrite" and ours:
+        first, last = output / MANIFEST, output / PLAN
+        rest = [p for p in output.iterdir() if p not in (first, last, output / LOCK, output / LOGS)]
+        for path in (first, *rest, last):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def sweep(output: Path) -> None:
+    """Remove what workers left that were killed."""
+    for folder in (output, output / RECORDS, output / BAD):
+        files.sweep_temporaries(folder)
+
+
+def missing(output: Path, planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Units whose part is not there; parts are hashed in parallel."""
+    with ThreadPoolExecutor(HASHERS) as pool:
+        there = list(pool.map(lambda unit: written(output, unit), planned))
+    return [unit for unit, done in zip(planned, there, strict=True) if not done]
+
+
+def written(output: Path, unit: Mapping[str, Any]) -> bool:
+    """Whether a part is there as its record says; nothing else counts as done."""
+    path, record = output / unit["part"], output / RECORDS / f"{unit['part']}.json"
+    if not path.exists() or not record.exists():
+        return False
+    known = files.read_json(record)
+    complete = known["rows"] + known["bad"] == unit["rows"]
+    return complete and known["sha256"] == files.sha256(path)
+
+
+def known(output: Path, unit: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a part."""
+    return files.read_json(output / RECORDS / f"{unit['part']}.json")
