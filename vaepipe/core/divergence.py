@@ -7,6 +7,7 @@ mistaken for its absence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor
 from torch.distributions import (
@@ -17,6 +18,7 @@ from torch.distributions import (
     kl,
 )
 from torch.distributions.kl import kl_divergence
+from torch.nn.functional import softplus
 
 
 def has_closed_form(q: Distribution, p: Distribution) -> bool:
@@ -49,7 +51,7 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
         z: draws from q, `[k, *batch, *latent]`; unused where there is a closed form.
     """
     if has_closed_form(q, p):
-        return kl_divergence(q, _alike(p, q))
+        return _bits(q, p) if _are_bits(q, p) else kl_divergence(q, p)
     return q.log_prob(z) - p.log_prob(z)
 
 
@@ -66,11 +68,23 @@ def rate_per_dimension(q: Distribution, p: Distribution, z: Tensor) -> Tensor | 
     return rate(q.base_dist, p.base_dist, z)
 
 
-def _alike(p: Distribution, q: Distribution) -> Distribution:
-    """p with the batch shape of q where they are bits, whose entry does not broadcast."""
-    if isinstance(_base(p), Bernoulli) and p.batch_shape != q.batch_shape:
-        return p.expand(q.batch_shape)
-    return p
+def _are_bits(q: Distribution, p: Distribution) -> bool:
+    return type(_base(q)) is Bernoulli and type(_base(p)) is Bernoulli
+
+
+def _bits(q: Distribution, p: Distribution) -> Tensor:
+    """KL of independent bits from their log odds a and b, broadcast; s is the sigmoid.
+
+        s(a) (softplus(-b) - softplus(-a)) + s(-a) (softplus(b) - softplus(a))
+
+    Torch's own entry is infinite where a probability of p rounds to 0 or 1: in float32 from log
+    odds of 17 on.
+    """
+    a, b = cast(Bernoulli, _base(q)).logits, cast(Bernoulli, _base(p)).logits
+    one = a.sigmoid() * (softplus(-b) - softplus(-a))
+    zero = (-a).sigmoid() * (softplus(b) - softplus(a))
+    each, inner = one + zero, _wrapped_dims(q)
+    return each.flatten(each.ndim - inner).sum(-1) if inner else each
 
 
 def _factors_match(q: Distribution, p: Distribution) -> bool:

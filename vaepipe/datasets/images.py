@@ -21,6 +21,9 @@ _SUPPORT = {"none": "unit_interval", "levels": "integer"}
 class GreyView:
     """Grey levels 0 … `levels` as binary, unit-interval or integer tensors.
 
+    Integers are grey levels; floating point numbers are taken to be in [0, 1] already. A value
+    outside becomes NaN, which lies in no support.
+
     Args:
         binarize: `dynamic` draws every pixel anew at every visit, x_j ~ Bernoulli(grey_j);
             `static` drew once, when the data were written; `threshold` cuts at one half;
@@ -50,12 +53,25 @@ class GreyView:
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
         """The view of stored values."""
         value = x.to(torch.get_default_dtype())
-        if self.binarize in ("static", "levels"):
+        if self.binarize == "static" or (self._is_levels and not x.is_floating_point()):
             return value
-        grey = value / self.levels
+        grey = value if x.is_floating_point() else value / self.levels
+        seen = self._seen(grey, uniform)
+        if x.dtype == torch.uint8 and self.levels == 255:
+            return seen
+        return torch.where((grey >= 0) & (grey <= 1), seen, torch.nan)
+
+    def _seen(self, grey: Tensor, uniform: Uniform) -> Tensor:
+        """Numbers in [0, 1] as the model sees them."""
         if self.binarize == "dynamic":
             return bernoulli(grey, uniform)
+        if self._is_levels:
+            return (grey * self.levels).round()
         return (grey >= 0.5).to(grey.dtype) if self.binarize == "threshold" else grey
+
+    @property
+    def _is_levels(self) -> bool:
+        return self.binarize == "levels"
 
     def describe(self) -> Mapping[str, str]:
         """Binarization and its seed; they belong to the key of every result."""

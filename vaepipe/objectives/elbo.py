@@ -46,6 +46,7 @@ class ELBO(JointObjective):
 
     Raises:
         CompatibilityError: free bits, and q(z | x) or p(z) does not factorise.
+        UserError: several cycles without `warmup_epochs`.
     """
 
     needs = Cap.RSAMPLE
@@ -110,6 +111,9 @@ class SampledELBO(JointObjective):
         warmup_epochs: passes over the data until the weight is final.
         cycles: how many times the weight rises from zero.
         cycle_share: of a cycle that the rise takes; the weight stays for the rest of it.
+
+    Raises:
+        UserError: several cycles without `warmup_epochs`.
     """
 
     needs = Cap.RSAMPLE | Cap.DENSITY

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vaepipe.core import StepContext
+from vaepipe.errors import UserError
 
 
 @final
@@ -24,6 +25,9 @@ class Ramp:
         cycles: how many rises.
         share: of a cycle that the rise takes.
 
+    Raises:
+        UserError: several cycles without a length.
+
     Example:
         >>> ramp = Ramp(2.0, length=3, cycles=2, share=0.5)
         >>> [ramp.at(StepContext(0, e, 1)) for e in (0.0, 1.5, 5.0, 6.0, 7.5, 20.0)]
@@ -34,6 +38,13 @@ class Ramp:
     length: float = 0.0
     cycles: int = 1
     share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.cycles > 1 and not self.length:
+            raise UserError(
+                f"cycles: {self.cycles} of a weight that rises in 0 epochs never differ from the "
+                "weight itself. Set warmup_epochs to the length of one rise, or cycles: 1."
+            )
 
     def at(self, ctx: StepContext) -> float:
         """The value at this moment of training."""

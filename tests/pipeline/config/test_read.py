@@ -41,7 +41,9 @@ class TestExample:
         assert kinds == set(KINDS)
 
     def test_a_family_that_is_not_installed_is_told_with_its_line(self, problems, example):
-        found = problems(example.replace("type: full_normal", "type: orthogonal_flow_xyz"), whole=True)
+        found = problems(
+            example.replace("type: full_normal", "type: orthogonal_flow_xyz"), whole=True
+        )
         ((line, path, message),) = found
         assert line == 1 + example.splitlines().index(
             "      model.family: {choice: [{type: diagonal_normal}, {type: full_normal}]}"
