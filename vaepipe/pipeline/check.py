@@ -102,7 +102,8 @@ def _check_sweep(
             hint = " Set `invalid: skip` to leave them out." if sweep.invalid == "fail" else ""
             problems.append(Problem(str(pipeline.path), pipeline.line(path), path, text + hint))
     skipped = sum(map(len, reasons.values()))
-    return {"trials": sweep.trials or tried, "invalid": skipped, "reasons": list(reasons)}
+    trials = (sweep.trials or tried) * sweep.repeats
+    return {"trials": trials, "invalid": skipped * sweep.repeats, "reasons": list(reasons)}
 
 
 def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dict[str, Any]]:

@@ -138,6 +138,8 @@ class SweepStage(Settings):
     metric: Annotated[str, AfterValidator(_metric)] = "val/log_evidence"
     trials: Count | None = None
     """How many; null is for a grid: all of it."""
+    repeats: Count = 1
+    """Fits of each trial's settings, with seeds of their own; settings are ranked by the mean."""
     search: Annotated[
         RandomSearch | GridSearch | OptunaSearch, Tagged("search", "random", SEARCHES)
     ] = RandomSearch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,13 @@ class Trial:
     metrics: Mapping[str, float]
     epochs: int | None
     seconds: float | None
+    seeds: int = 1
 
     @property
     def label(self) -> str:
         """What was tried, in short."""
-        return " · ".join(_in_words(path, value) for path, value in self.settings.items())
+        parts = [_in_words(path, value) for path, value in self.settings.items()]
+        return " · ".join([*parts, *([f"{self.seeds} seeds"] if self.seeds > 1 else [])])
 
     def metric(self, name: str) -> float:
         """A metric; NaN where it is missing or not finite."""
@@ -66,6 +68,24 @@ def trials(columns: Columns) -> list[Trial]:
     ]
 
 
+def over_seeds(rows: Sequence[Trial], metric: str) -> list[Trial]:
+    """One row for trials of the same settings: the mean of their metric and its standard error."""
+    same: dict[str, list[Trial]] = {}
+    for row in rows:
+        if not math.isnan(row.metric(metric)):
+            same.setdefault(json.dumps(dict(row.settings), sort_keys=True), []).append(row)
+    return [_mean(repeats, metric) for repeats in same.values()]
+
+
+def _mean(repeats: Sequence[Trial], metric: str) -> Trial:
+    if len(repeats) == 1:
+        return repeats[0]
+    values = np.array([row.metric(metric) for row in repeats])
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    metrics = {**repeats[0].metrics, metric: values.mean().item(), f"{metric}_se": error.item()}
+    return replace(repeats[0], metrics=metrics, seeds=len(repeats))
+
+
 def ranked(rows: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
     """Best first; trials without a value last, in their own order."""
     sign = -1.0 if mode == "max" else 1.0
@@ -78,8 +98,11 @@ def ranked(rows: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
 
 
 def leaderboard(rows: Sequence[Trial], metric: str, mode: str) -> Figure | None:
-    """Trials with a value, best on top, with one standard error; None if there are none."""
-    shown = [r for r in ranked(rows, metric, mode) if not math.isnan(r.metric(metric))][:ROWS_SHOWN]
+    """Settings with a value, best on top, with one standard error; None if there are none.
+
+    The error is of the mean over the examples, or over seeds where settings were repeated.
+    """
+    shown = ranked(over_seeds(rows, metric), metric, mode)[:ROWS_SHOWN]
     if not shown:
         return None
     values = np.array([r.metric(metric) for r in shown])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -54,6 +55,8 @@ class Trials:
     folder: Path
     invalid: dict[int, str] = field(default_factory=dict)
     proposed: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    values: dict[int, list[float | None]] = field(default_factory=dict)
+    """By settings, counted from 0: what their repeats were worth."""
 
     def __post_init__(self) -> None:
         """Tell the search what earlier runs found."""
@@ -62,7 +65,7 @@ class Trials:
         self.proposer = search.make_proposer(self.sweep, child_seed(self.step.seed, "search"))
         for trial in self.folder.glob("trials/*"):
             files.sweep_temporaries(trial)
-        self.count = self.sweep.trials or self.proposer.size or 0
+        self.count = (self.sweep.trials or self.proposer.size or 0) * self.sweep.repeats
         self.finished = {i for i in range(self.count) if self._complete(i)}
         for index in sorted(self.finished):
             self.proposed[index] = files.read_json(self._trial(index) / "settings.json")
@@ -86,7 +89,7 @@ class Trials:
         """The task of a trial; None if its parts do not compose and the sweep skips such."""
         trial = self._trial(index)
         path = trial / "settings.json"
-        settings = files.read_json(path) if path.exists() else self.proposer.propose(index)
+        settings = files.read_json(path) if path.exists() else self._proposal(index)
         if settings is None:
             return None
         self.proposed[index] = settings
@@ -104,8 +107,20 @@ class Trials:
         return task
 
     def observe(self, index: int, value: float | None) -> None:
-        """Tell the search what a trial was worth."""
-        self.proposer.observe(index, self.proposed[index], value)
+        """Tell the search what settings were worth, when their last repeat ended: the mean."""
+        number = index // self.sweep.repeats
+        values = self.values.setdefault(number, [])
+        values.append(value)
+        if len(values) == self.sweep.repeats:
+            known = [each for each in values if each is not None]
+            self.proposer.observe(number, self.proposed[index], fmean(known) if known else None)
+
+    def _proposal(self, index: int) -> Mapping[str, Any] | None:
+        """The settings of a trial: those of its repeats, or new ones."""
+        repeats = self.sweep.repeats
+        first = index - index % repeats
+        known = [self.proposed[i] for i in range(first, first + repeats) if i in self.proposed]
+        return known[0] if known else self.proposer.propose(index // repeats)
 
     def collect(self) -> list[dict[str, Any]]:
         """A row for each trial, and a manifest for each that ended."""
@@ -193,16 +208,31 @@ def _best(step: Step[SweepStage], rows: list[dict[str, Any]]) -> dict[str, Any]:
             f"stage '{step.name}': none of {len(rows)} trials has a model with {metric}. "
             + (f"First error: {errors[0]}" if errors else "Was it given a `val` split?")
         )
-    row = (max if mode == "max" else min)(scored, key=lambda r: r[metric])
-    prefix = "setting."
+    choose, prefix = (max if mode == "max" else min), "setting."
+    repeats: dict[str, list[dict[str, Any]]] = {}
+    for row in scored:
+        same = {k: v for k, v in row.items() if k.startswith(prefix)}
+        repeats.setdefault(json.dumps(same, sort_keys=True), []).append(row)
+    winners = choose(repeats.values(), key=lambda rows: fmean(r[metric] for r in rows))
+    row = choose(winners, key=lambda r: r[metric])
     settings = {
         k.removeprefix(prefix): json.loads(v)
         for k, v in row.items()
         if k.startswith(prefix) and v is not None
     }
     keys = ("trial", "model", "epochs", "mlflow_run_id")
-    return {"metric": metric, "value": row[metric], "settings": settings} | {
-        k: row[k] for k in keys
+    found = {"metric": metric, "value": row[metric], "settings": settings}
+    return found | {k: row[k] for k in keys} | _over_seeds([r[metric] for r in winners])
+
+
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    """The mean over repeats and its standard error, where there are several."""
+    if len(values) < 2:
+        return {}
+    return {
+        "mean": fmean(values),
+        "mean_se": stdev(values) / math.sqrt(len(values)),
+        "repeats": len(values),
     }
 
 
