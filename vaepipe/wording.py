@@ -82,7 +82,7 @@ def mistake(message: str, at: Loc = ()) -> PydanticCustomError:
 
 def faults(error: ValidationError) -> list[Fault]:
     """The mistakes that a settings model has found."""
-    return [_fault(detail) for detail in error.errors(include_url=False)]
+    return _faults(error, {})
 
 
 def invalid(title: str, found: Iterable[Fault]) -> ValidationError:
@@ -96,7 +96,7 @@ def invalid(title: str, found: Iterable[Fault]) -> ValidationError:
 
 def reworded(error: ValidationError, fields: Mapping[str, str]) -> list[Fault]:
     """The mistakes of a model in the house's words; `fields` maps names to what they expect."""
-    return [_fault(detail, fields) for detail in error.errors(include_url=False)]
+    return _faults(error, fields)
 
 
 def is_mismatch(detail: ErrorDetails) -> bool:
@@ -185,11 +185,22 @@ def _range(schema: Mapping[str, Any]) -> str:
     return f" {' and '.join(bounds)}" if bounds else ""
 
 
-def _fault(detail: ErrorDetails, fields: Mapping[str, str] | None = None) -> Fault:
+def _faults(error: ValidationError, fields: Mapping[str, str]) -> list[Fault]:
+    details = error.errors(include_url=False)
+    return [_fault(detail, fields) for detail in details if not _miscounted(detail)]
+
+
+def _miscounted(detail: ErrorDetails) -> bool:
+    """A list that is "too short" only because its wrong items were not counted."""
+    least = detail.get("ctx", {}).get("min_length", 0)
+    return detail["type"] == "too_short" and len(detail["input"]) >= least
+
+
+def _fault(detail: ErrorDetails, fields: Mapping[str, str]) -> Fault:
     context = detail.get("ctx", {})
     if detail["type"] == "house":
         return Fault(detail["loc"], context["message"], context["at"])
-    return Fault(detail["loc"], _sentence(detail, context, fields or {}))
+    return Fault(detail["loc"], _sentence(detail, context, fields))
 
 
 def _sentence(detail: ErrorDetails, context: Mapping[str, Any], fields: Mapping[str, str]) -> str:

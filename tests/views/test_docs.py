@@ -10,7 +10,7 @@ import click
 import pytest
 import yaml
 
-from vaepipe import cli
+from vaepipe import cli, registry
 from vaepipe.core import SUPPORTS, DataSpec, Objective, Prior
 from vaepipe.pipeline import config
 from vaepipe.pipeline.settings import KINDS
@@ -115,6 +115,53 @@ def test_every_built_in_component_is_in_the_changelog():
         for point in entry_points(group=f"vaepipe.{group}"):
             if point.dist is not None and point.dist.name == "vaepipe":
                 assert f"`{point.name}`" in text, point.name
+
+
+DECLARED = [
+    pytest.param(group, name, id=f"{group}-{name}")
+    for file in (ROOT / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml")))
+    for group, points in tomllib.loads(file.read_text())["project"]["entry-points"].items()
+    for name in points
+]
+
+
+def rows(text: str, heading: str) -> dict[str, str]:
+    """The rows of the tables under a heading, by the name that they begin with."""
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| `(?!type`)(\w+)` \|(.*)$", section, flags=re.M))
+
+
+@pytest.mark.parametrize(("group", "name"), DECLARED)
+def test_every_component_of_the_repository_has_its_line(group, name):
+    """`docs/components.md` names it under its group, with its options, and the README names it."""
+    group = group.removeprefix("vaepipe.")
+    text = (ROOT / "docs" / "components.md").read_text()
+    heading = "Computes and trackers" if group in ("computes", "trackers") else group.title()
+    listed = rows(text, heading)
+    assert name in listed
+    if heading == group.title():
+        assert f"`{name}`" in (ROOT / "README.md").read_text()
+        known = [point.name for point in entry_points(group=f"vaepipe.{group}")]
+        if name in known:  # a plugin need not be installed where the documents are read
+            options = registry.options_signature(registry.load(group, name))
+            shown = re.findall(r"`(\w+)`", listed[name].rpartition(" | ")[2])
+            assert shown == list(options)
+
+
+def test_every_component_that_is_listed_is_declared():
+    """The page of components names no other."""
+    text = (ROOT / "docs" / "components.md").read_text()
+    for group in ("networks", "families", "priors", "likelihoods", "objectives", "datasets"):
+        declared = {p.values[1] for p in DECLARED if p.values[0] == f"vaepipe.{group}"}
+        assert set(rows(text, group.title())) == declared
+
+
+def test_every_recipe_is_in_the_readme():
+    """The table of recipes is complete and names no other."""
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("| Recipe in `pipelines/` |")[2].partition("\n\n")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
+    assert sorted(listed) == sorted(file.stem for file in (ROOT / "pipelines").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p in PAGES])

@@ -86,8 +86,8 @@ class _Stage:
         q, p = self.model.inference(x), self.model.p_z().z
         if _is_discrete(q) != _is_discrete(p):
             raise CompatibilityError(
-                f"q(z|x) lives on {q.support} but p(z) on {p.support}: "
-                "a mass cannot be compared with a density."
+                f"q(z|x) lives on {_place(q)} but p(z) on {_place(p)}: a mass cannot be compared "
+                "with a density. Choose a prior for such latents, or another family."
             )
         if _kind(q) != _kind(p):
             raise CompatibilityError(
@@ -100,7 +100,7 @@ class _Stage:
             )
         if p.support is not None and not p.support.check(q.sample()).all():
             raise CompatibilityError(
-                f"draws of q(z|x) lie outside the support of p(z): {q.support} and {p.support}. "
+                f"draws of q(z|x) lie outside the support of p(z): {_place(q)} and {_place(p)}. "
                 "Choose a prior that is made for this family."
             )
         return self.objective.notes(q, p)
@@ -175,15 +175,27 @@ _KINDS = {
 }
 
 
+_PLACES = {"Boolean": "bits", "Real": "real numbers", "OneHot": "one-hot codes"}
+
+
 def _kind(d: Distribution) -> str:
     """Which constraint ties the numbers of an event to each other: such a space has a volume, or
     values, of its own.
     """
+    name = _constraint(d)
+    return name if name in _KINDS else ""
+
+
+def _place(d: Distribution) -> str:
+    """The support in words, where it has some."""
+    return _PLACES.get(_constraint(d), str(d.support))
+
+
+def _constraint(d: Distribution) -> str:
     support = d.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint  # type: ignore[union-attr]
-    name = type(support).__name__.strip("_")
-    return name if name in _KINDS else ""
+    return type(support).__name__.strip("_")
 
 
 def _is_discrete(d: Distribution) -> bool:

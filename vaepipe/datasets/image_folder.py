@@ -20,7 +20,7 @@ from vaepipe.datasets import pictures
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.images import Binarize, GreyView
 from vaepipe.datasets.pictures import Mode
-from vaepipe.datasets.splits import by_id
+from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -43,7 +43,7 @@ class ImageFolder(Dataset):
             alphabetical order as `label`.
         binarize: `dynamic`, `static`, `threshold`, `none` or `levels`; see `GreyView`.
         seed: of the static draw and of the frozen draw of evaluation.
-        splits: fractions; a picture's split is decided by its id.
+        splits: shares of the rows; a picture's split is decided by its id.
 
     Raises:
         DataError: when the files are read: none there, one damaged, or sizes that differ.
@@ -58,7 +58,7 @@ class ImageFolder(Dataset):
         labels: bool = False,
         binarize: Binarize = "none",
         seed: Annotated[int, Ge(0)] = 0,
-        splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
+        splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         self._path, self._size, self._labels = Path(path), size, labels

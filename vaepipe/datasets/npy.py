@@ -20,7 +20,7 @@ from vaepipe.data import values
 from vaepipe.data.schema import record
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.parquet import Support
-from vaepipe.datasets.splits import by_id
+from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError
 
 _BATCH_BYTES = 16 * 2**20
@@ -38,7 +38,7 @@ class Npy(Dataset):
         shape: of one example; by default that of a row.
         levels: how many values integers have, 0 … levels - 1; null where there is no end.
         label_path: a `.npy` file `[n]`, or a glob of as many, kept as `label`.
-        splits: fractions; a row's split is decided by a hash of its number.
+        splits: shares of the rows; a row's split is decided by a hash of its number.
 
     Raises:
         DataError: when the files are read: none there, one that is no array of numbers, shapes that
@@ -53,7 +53,7 @@ class Npy(Dataset):
         shape: tuple[int, ...] | None = None,
         levels: Annotated[int, Ge(2)] | None = None,
         label_path: Path | None = None,
-        splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
+        splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         self._path, self._support, self._levels = str(path), support, levels

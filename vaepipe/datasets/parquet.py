@@ -17,7 +17,7 @@ from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
 from vaepipe.data import sources, values
 from vaepipe.data.schema import record
 from vaepipe.datasets.base import Dataset, Uniform
-from vaepipe.datasets.splits import by_id
+from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError, did_you_mean
 
 Support = Literal["boolean", "unit_interval", "real", "integer"]
@@ -36,7 +36,7 @@ class ParquetDataset(Dataset):
         label_column: kept as `label`.
         shape: of one example; by default the length of the lists.
         levels: how many values integers have, 0 … levels - 1; null where there is no end.
-        splits: fractions; a row's split is decided by a hash of its id.
+        splits: shares of the rows; a row's split is decided by a hash of its id.
 
     Raises:
         DataError: when the files are read: no such file or column, nulls, unequal lengths, values
@@ -53,7 +53,7 @@ class ParquetDataset(Dataset):
         label_column: str | None = None,
         shape: tuple[int, ...] | None = None,
         levels: Annotated[int, Ge(2)] | None = None,
-        splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
+        splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         self._path, self._support, self._column = str(path), support, column
@@ -76,6 +76,10 @@ class ParquetDataset(Dataset):
 
     def prepare(self) -> None:
         """Look for the files, the columns and the shape of the first row."""
+        self._check_columns()
+        self._event_shape()
+
+    def _check_columns(self) -> None:
         schema = sources.open_file(self._files[0]).schema_arrow
         for column in filter(None, (self._column, self._id, self._label)):
             if column not in schema.names:
@@ -83,7 +87,6 @@ class ParquetDataset(Dataset):
                     f"{self._files[0]}: no column '{column}'."
                     f"{did_you_mean(column, schema.names)} Columns: {', '.join(schema.names)}."
                 )
-        self._event_shape()
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Rows with `id`, `x` and, if asked for, `label`."""
@@ -134,6 +137,7 @@ class ParquetDataset(Dataset):
         return self._shape
 
     def _first_shape(self) -> Shape:
+        self._check_columns()
         name = self._files[0]
         first = next(sources.open_file(name).iter_batches(1, columns=[self._column]), None)
         if first is None or first.num_rows == 0:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Gt, MinLen
 
 from vaepipe.core.noise import row_uniform
 
 _SEED = 20_240_229  # of the hash; a part of the format: changing it moves rows between splits
+
+Fractions = Annotated[dict[str, Annotated[float, Gt(0)]], MinLen(1)]
+"""Shares of the rows, by the names of splits; they are divided by their sum."""
 
 
 def by_id(ids: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.schema import record
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.mnist import data_root
-from vaepipe.datasets.splits import by_id
+from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
@@ -48,7 +48,7 @@ class Text(Dataset):
         lowercase: capitals are written small.
         length: most values of a sentence, its end included.
         vocabulary: number of values, the three special ones included.
-        splits: fractions; a sentence's split is decided by a hash of its number.
+        splits: shares of the rows; a sentence's split is decided by a hash of its number.
 
     Raises:
         DataError: when the file is read: it is missing, empty, or not UTF-8.
@@ -63,7 +63,7 @@ class Text(Dataset):
         lowercase: bool = True,
         length: Annotated[int, Ge(2)] = 20,
         vocabulary: Annotated[int, Ge(4)] = 1000,
-        splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
+        splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         self._path = path

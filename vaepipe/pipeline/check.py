@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vaepipe.core import DataSpec
-from vaepipe.errors import CompatibilityError, ConfigError, Problem
+from vaepipe.datasets.base import Dataset
+from vaepipe.errors import CompatibilityError, ConfigError, DataError, Problem, UserError
 from vaepipe.pipeline import search, space
 from vaepipe.pipeline.config import Pipeline
+from vaepipe.pipeline.inputs import check_examples, check_splits
 from vaepipe.pipeline.plan import child_seed
 from vaepipe.pipeline.rehearsal import agreement, rehearse_parts
-from vaepipe.pipeline.settings import SweepStage, TrainStage
+from vaepipe.pipeline.settings import EncodeStage, EvaluateStage, SweepStage, TrainStage
 
 
 def check(pipeline: Pipeline) -> dict[str, Any]:
@@ -23,18 +25,77 @@ def check(pipeline: Pipeline) -> dict[str, Any]:
     Raises:
         ConfigError: every combination of parts that does not compose, at its line.
     """
-    specs = {n: s.dataset.spec.build().spec for n, s in _stages(pipeline, "data")}
     problems: list[Problem] = []
+    datasets = _datasets(pipeline, problems)
+    specs = {name: dataset.spec for name, dataset in datasets.items()}
     found: dict[str, Any] = {}
     for name, stage in _stages(pipeline, "train"):
         settings = pipeline.train_settings(name)
-        attempt = _attempt(pipeline, name, settings, specs, problems)
-        found[name] = {"data": stage.data, **attempt}
+        if settings.data in specs:
+            _check_splits(pipeline, f"stages.{name}", ("train",), settings.data, datasets, problems)
+            attempt = _attempt(pipeline, name, settings, specs, problems)
+            found[name] = {"data": stage.data, **attempt}
     for name, stage in _stages(pipeline, "sweep"):
-        found[name] = _check_sweep(pipeline, name, stage, specs, problems)
+        if pipeline.train_settings(name).data in specs:
+            found[name] = _check_sweep(pipeline, name, stage, specs, problems)
+    for name, stage in (*_stages(pipeline, "evaluate"), *_stages(pipeline, "encode")):
+        if stage.data in datasets:
+            _check_use(pipeline, name, stage, datasets, problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
     return found
+
+
+def _datasets(pipeline: Pipeline, problems: list[Problem]) -> dict[str, Dataset]:
+    """Those that say what their examples are; the others are problems."""
+    found: dict[str, Dataset] = {}
+    for name, stage in _stages(pipeline, "data"):
+        try:
+            dataset = stage.dataset.spec.build()
+            _ = dataset.spec
+        except UserError as error:
+            problems.append(_problem(pipeline, f"stages.{name}.dataset", error))
+        else:
+            found[name] = dataset
+    return found
+
+
+def _check_use(
+    pipeline: Pipeline,
+    name: str,
+    stage: EvaluateStage | EncodeStage,
+    datasets: Mapping[str, Dataset],
+    problems: list[Problem],
+) -> None:
+    """The splits are there, and the model reads such examples, where it is known what it reads."""
+    path, data = f"stages.{name}", datasets[stage.data]
+    _check_splits(pipeline, f"{path}.splits", stage.splits or (), stage.data, datasets, problems)
+    fitted = pipeline.train_settings(stage.model).data
+    if pipeline.sweeps(stage.model) or fitted not in datasets:
+        return
+    try:
+        where = f"model '{stage.model}' and data '{stage.data}'"
+        check_examples(datasets[fitted].spec, data.spec, where)
+    except CompatibilityError as error:
+        problems.append(_problem(pipeline, path, error))
+
+
+def _check_splits(
+    pipeline: Pipeline,
+    path: str,
+    wanted: Sequence[str],
+    data: str,
+    datasets: Mapping[str, Dataset],
+    problems: list[Problem],
+) -> None:
+    try:
+        check_splits(wanted, datasets[data].splits, f"data '{data}'")
+    except DataError as error:
+        problems.append(_problem(pipeline, path, error))
+
+
+def _problem(pipeline: Pipeline, path: str, error: Exception) -> Problem:
+    return Problem(str(pipeline.path), pipeline.line(path), path, str(error))
 
 
 def _attempt(
@@ -45,14 +106,23 @@ def _attempt(
     problems: list[Problem],
 ) -> dict[str, Any]:
     try:
+        _check_workers(pipeline, settings)
         objective = settings.objective.part("objectives")
         assembly = rehearse_parts(settings.model.spec(), objective, specs[settings.data])
         notes = {**assembly.notes, **_beginning(pipeline, settings, specs)}
-    except CompatibilityError as error:
-        path = f"stages.{name}"
-        problems.append(Problem(str(pipeline.path), pipeline.line(path), path, str(error)))
+    except UserError as error:
+        problems.append(_problem(pipeline, f"stages.{name}", error))
         return {}
     return {"parameters": assembly.parameters, "notes": notes}
+
+
+def _check_workers(pipeline: Pipeline, settings: TrainStage) -> None:
+    # By name: to load a compute's class is to import its cluster library.
+    if pipeline.compute.type == "local" and (settings.workers or 1) > 1:
+        raise CompatibilityError(
+            f"{settings.workers} workers, but `compute: {{type: local}}` has one. "
+            "Choose `type: ray`, or `workers: 1`."
+        )
 
 
 def _beginning(
@@ -126,7 +196,7 @@ def _reason(
     try:
         fit = pipeline.train_settings(name, settings)
         rehearse_parts(fit.model.spec(), fit.objective.part("objectives"), specs[fit.data])
-    except (CompatibilityError, ConfigError) as error:
+    except UserError as error:
         return str(error)
     return None
 

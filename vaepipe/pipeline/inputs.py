@@ -74,8 +74,15 @@ def check_input(model: Bundle, data: Input) -> None:
     Raises:
         CompatibilityError: another shape, support or number of levels.
     """
-    has, reads = data.spec, model.data
-    where = f"model {model.path} and data {data.name}"
+    check_examples(model.data, data.spec, f"model {model.path} and data {data.name}")
+
+
+def check_examples(reads: DataSpec, has: DataSpec, where: str) -> None:
+    """A model that reads such examples can read those that the data have.
+
+    Raises:
+        CompatibilityError: another shape, support or number of levels.
+    """
     if reads.shape != has.shape:
         raise CompatibilityError(
             f"{where}: the model reads examples of shape {reads.shape}, the data have {has.shape}."
