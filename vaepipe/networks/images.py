@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from vaepipe.core import Shape
 from vaepipe.core.perceptron import affine
@@ -30,6 +30,12 @@ class Route(NamedTuple):
     """Of the vector."""
     reads: slice
     """Which places of the flat input are read."""
+
+    def follow(self, layers: nn.Module, v: Tensor) -> Tensor:
+        """What `layers` make of `v` `[n, *in_shape]`, flat: `[n, prod(out_shape)]`."""
+        if self.down:
+            return layers(v.reshape(len(v), self.channels, *self.size))
+        return layers(v.flatten(1)[:, self.reads]).flatten(1)
 
 
 def route(

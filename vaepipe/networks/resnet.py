@@ -70,9 +70,7 @@ class ResNet(Network):
 
     def forward(self, v: Tensor) -> Tensor:
         """`[n, *in_shape] -> [n, prod(out_shape)]`."""
-        if self.route.down:
-            return self.layers(v.reshape(len(v), self.route.channels, *self.route.size))
-        return self.layers(v.flatten(1)[:, self.route.reads]).flatten(1)
+        return self.route.follow(self.layers, v)
 
 
 @final
