@@ -151,9 +151,8 @@ def problems(path):
 def test_a_start_from_which_nothing_can_be_taken_is_refused(write):
     other = {"latent_shape": [3], "likelihood": {"type": "continuous_bernoulli"}}
     grey = {"kind": "data", "dataset": {"type": "digits", "binarize": "none"}}
-    (message,) = problems(
-        write(grey=grey, prior={"model": other, "data": "grey", "objective": {"type": "elbo"}})
-    )
+    prior = {"model": other, "data": "grey", "objective": {"type": "elbo"}}
+    (message,) = problems(write(grey=grey, prior=prior, better={"data": "grey"}))
     assert message.startswith("start: nothing that 'fit' trains can be taken over; new: encoder")
 
 
