@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"
+TOKEN = secrets.token_hex(4)
+"""In the names of this process's drafts: in another container a process may have the same id."""
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def whole(path: Path) -> Iterator[Path]:
         >>> target.read_text()
         'all of it'
     """
-    draft = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    draft = path.with_name(f"{_ours()}{path.name}")
     try:
         yield draft
         sync(draft)
@@ -39,7 +42,7 @@ def whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` only if the block succeeds."""
-    draft = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    draft = path.with_name(f"{_ours()}{path.name}")
     _remove(draft)
     draft.mkdir(parents=True)
     try:
@@ -112,8 +115,13 @@ def sweep_temporaries(folder: Path) -> None:
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.name.startswith(f"{TEMPORARY}old-"):
             recover_folder(folder / path.name.removeprefix(f"{TEMPORARY}old-"))
-        if not path.name.startswith(f"{TEMPORARY}{os.getpid()}-"):
+        if not path.name.startswith(_ours()):
             _remove(path)
+
+
+def _ours() -> str:
+    """How the names of this process's drafts begin."""
+    return f"{TEMPORARY}{TOKEN}-{os.getpid()}-"
 
 
 def _remove(path: Path) -> None:

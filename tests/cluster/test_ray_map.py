@@ -1,8 +1,14 @@
 """Maps over a pool of actors."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from vaepipe.compute import ray_map
+from vaepipe.compute.ray_connect import Share
 from vaepipe.errors import DataError, TrainingError
 
 pytestmark = pytest.mark.cluster
@@ -13,7 +19,8 @@ def units(count, **changes):
 
 
 def test_every_unit_is_done_once_by_as_many_processes_as_there_are_workers(cluster):
-    results = list(cluster.map("fits:Square", units(40), {"add": 1}))
+    common = {"add": 1, "seconds": 0.1}  # long enough for the second worker to be there
+    results = list(cluster.map("fits:Square", units(40), common))
     assert sorted(r["x"] for r in results) == list(range(40))
     assert all(r["y"] == r["x"] ** 2 + 1 for r in results)
     assert len({r["pid"] for r in results}) == 2
@@ -42,3 +49,53 @@ def test_results_can_be_left_unread(cluster):
     next(results)
     results.close()
     assert len(list(cluster.map("fits:Square", units(6), {"add": 0}))) == 6
+
+
+def test_workers_that_find_no_place_hold_nothing_up(cluster):
+    """As when a node is gone: of three workers two are there."""
+    list(cluster.map("fits:Square", units(1), {"add": 0}))  # the cluster is up
+    results = ray_map.run("fits:Square", units(12), {"add": 0, "seconds": 0.05}, Share(1), 3)
+    assert sorted(r["x"] for r in results) == list(range(12))
+
+
+def test_a_map_without_any_worker_ends(cluster, monkeypatch):
+    list(cluster.map("fits:Square", units(1), {"add": 0}))
+    monkeypatch.setattr(ray_map, "PATIENCE", 2.0)
+    with pytest.raises(TrainingError, match=r"no worker could be started .* 64 CPUs"):
+        list(ray_map.run("fits:Square", units(2), {"add": 0}, Share(64), 1))
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_it_was_raised(cluster):
+    with pytest.raises(DataError, match="no such model"):
+        list(cluster.map("fits:Unbuilt", units(2), {"add": 0}))
+
+
+LOST = """
+import ray
+from ray.cluster_utils import Cluster
+from vaepipe.compute import ray_map
+from vaepipe.compute.ray_connect import Share
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = nodes.add_node(num_cpus=1)
+ray.init(address=nodes.address, log_to_driver=False)
+units = [{"x": x} for x in range(40)]
+done = []
+for result in ray_map.run("fits:Square", units, {"add": 0, "seconds": 0.2}, Share(1), 2):
+    done.append(result["x"])
+    if len(done) == 12:
+        nodes.remove_node(second, allow_graceful=False)
+assert sorted(done) == list(range(40)), done
+print("all once")
+ray.shutdown()
+nodes.shutdown()
+"""
+
+
+def test_a_node_that_is_killed_loses_no_unit():
+    """Its worker finds no place any more; the other node does what is left."""
+    helpers = str(Path(__file__).parents[1] / "training" / "helpers")
+    env = {**os.environ, "PYTHONPATH": helpers, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-W", "ignore", "-c", LOST]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "all once" in done.stdout, done.stderr[-3000:]

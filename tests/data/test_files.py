@@ -10,7 +10,7 @@ def test_leftovers_of_a_crash_go_and_what_it_had_moved_comes_back(tmp_path):
     (tmp_path / ".tmp-1-rows.parquet").write_text("half")
     (tmp_path / ".tmp-old-model").mkdir()
     (tmp_path / ".tmp-old-model" / "weights").write_text("kept")
-    mine = tmp_path / f".tmp-{os.getpid()}-state.json"
+    mine = tmp_path / f".tmp-{files.TOKEN}-{os.getpid()}-state.json"
     mine.write_text("being written")
     files.sweep_temporaries(tmp_path)
     assert (tmp_path / "model" / "weights").read_text() == "kept"

@@ -6,7 +6,7 @@ every path absolutely, because workers have another working directory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -166,11 +166,11 @@ class Compute(Protocol):
         units: Sequence[Mapping[str, Any]],
         common: Mapping[str, Any],
         workers: int | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Results of `target(common)(unit)` as they complete, in any order.
 
         `target` is a class's import path "module:Class", built once for each worker; `workers` is
-        for this call, by default the compute's own.
+        for this call, by default the compute's own. To close it is to end the work.
         """
         ...
 

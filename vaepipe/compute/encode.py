@@ -24,7 +24,7 @@ from vaepipe.data import formats, schema, shards
 from vaepipe.data.overlap import Behind, Clock, ahead
 from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset
-from vaepipe.errors import DataError, StorageError
+from vaepipe.errors import BundleError, DataError, StorageError
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
@@ -51,7 +51,10 @@ class Encoder:
         common: `model` (folder of a bundle), `dataset` (a `PartSpec` as data), `sources` (split
             to `Source` as data), `keep` (columns that pass through), `batch_size`, `on_bad_row`
             (`fail` or `quarantine`), `device`, `output`, `metadata` of the files, and what
-            `Latents` reads.
+            `Latents` reads. A record names the `plan` that its part was made for.
+
+    Raises:
+        BundleError: the folder holds another model than the one that was planned for.
     """
 
     def __init__(self, common: Mapping[str, Any]) -> None:
@@ -59,6 +62,7 @@ class Encoder:
         self.common = common
         self.device = device_of(common["device"])
         loaded = bundle.load(Path(common["model"]), self.device)
+        _check_model(loaded, common["metadata"])
         self.spec = loaded.data
         self.latents = Latents(loaded.model, common)
         self.dataset: Dataset = PartSpec.from_dict(common["dataset"]).build()
@@ -88,6 +92,7 @@ class Encoder:
         try:
             rows = self._write(unit, clock, faults)
             _check_unchanged(unit)
+            _check_complete(unit, rows + len(faults))
             record = self._record(unit, rows, faults)
         except OSError as error:
             raise StorageError(
@@ -154,6 +159,9 @@ class Encoder:
         """`[n]`: which examples lie in the support that the model was fitted on."""
         flat, support = view.flatten(1), self.spec.support
         if isinstance(support, type(constraints.unit_interval)):  # ten times as fast as `check`
+            low, high = torch.aminmax(flat)  # most batches have nothing to look for row by row
+            if low >= support.lower_bound and high <= support.upper_bound:
+                return np.ones(len(flat), bool)
             inside = (flat.amin(1) >= support.lower_bound) & (flat.amax(1) <= support.upper_bound)
         else:
             inside = support.check(view).flatten(1).all(1)
@@ -190,6 +198,7 @@ class Encoder:
             "bad": len(faults),
             "bytes": path.stat().st_size,
             "sha256": files.sha256(path),
+            "plan": self.common["plan"],
         }
         files.write_json(self.output / RECORDS / f"{unit['part']}.json", record)
         return record
@@ -233,8 +242,10 @@ class _Sink:
             self._open(table)
         self._held.append(table)
         self.rows += table.num_rows
-        while sum(each.num_rows for each in self._held) >= self._group:
+        while (held := sum(each.num_rows for each in self._held)) >= self._group:
             self._flush(self._group)
+        if sum(each.nbytes for each in self._held) >= GROUP_BYTES:  # rows grew longer
+            self._flush(held)
 
     def _open(self, table: pa.Table) -> None:
         row = table.nbytes / max(1, table.num_rows)
@@ -256,11 +267,36 @@ def _check_unchanged(unit: Mapping[str, Any]) -> None:
     Raises:
         DataError: somebody wrote to it.
     """
-    now = formats.stamp(unit["path"])
+    try:
+        now = formats.stamp(unit["path"])
+    except OSError as error:
+        raise DataError(f"{unit['path']} cannot be looked at: {error}") from error
     if now != dict(unit["stamp"]):
         raise DataError(
             f"{unit['path']} changed after the plan was made (size {unit['stamp']['size']} then, "
             f"{now['size']} now). Encode it again from the start: --overwrite."
+        )
+
+
+def _check_complete(unit: Mapping[str, Any], rows: int) -> None:
+    """Every row that was planned was read.
+
+    Raises:
+        DataError: the file had fewer, or more.
+    """
+    if rows != unit["rows"]:
+        raise DataError(
+            f"{unit['path']}: row groups {unit['first']} to {unit['last']} gave {rows} rows, "
+            f"planned were {unit['rows']}. Is somebody writing to it? Run again, or --overwrite."
+        )
+
+
+def _check_model(loaded: bundle.Bundle, metadata: Mapping[str, Any]) -> None:
+    planned = metadata["vaepipe.model_digest"]
+    if loaded.digest != planned:
+        raise BundleError(
+            f"{loaded.path} holds the model {loaded.digest[:12]}, planned was {planned[:12]}: it "
+            "was replaced since the encoding began, or this node has another copy."
         )
 
 

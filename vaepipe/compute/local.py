@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, final
 
@@ -65,7 +65,7 @@ class LocalCompute:
         units: Sequence[Mapping[str, Any]],
         common: Mapping[str, Any],
         workers: int | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Results of `target(common)(unit)`, in order.
 
         Where no GPU is to be used, the workers are told so by `common["device"]`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, final
 
@@ -70,7 +70,7 @@ class RayCompute:
         units: Sequence[Mapping[str, Any]],
         common: Mapping[str, Any],
         workers: int | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Results of `target(common)(unit)` as they complete, from a pool of actors.
 
         Raises:

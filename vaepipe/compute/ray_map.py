@@ -16,9 +16,11 @@ from vaepipe.compute.ray_connect import Share
 from vaepipe.errors import TrainingError, VaepipeError
 
 RETRIES = 2
-"""How often a unit is tried again after its actor died."""
+"""How often a unit is tried again after its actor died, and a worker is started again."""
 IN_FLIGHT = 2
 """Units that an actor holds: one at work, and one so that it need not wait for the next."""
+PATIENCE = 900.0
+"""Seconds to wait for a worker when there is none left: a cluster may be adding a node."""
 
 
 def run(
@@ -31,7 +33,7 @@ def run(
     """Results of `target(common)(unit)` as they complete.
 
     Raises:
-        TrainingError: the actors of a unit died, time and again.
+        TrainingError: the actors of a unit died, time and again, or none could be started.
         VaepipeError: whatever of ours a unit raised.
     """
     pool = _Pool(target, units, common, share, actors)
@@ -46,10 +48,14 @@ class _Actor:
     """A worker in a process of its own, whose model is loaded once."""
 
     def __init__(self, target: str, common: Mapping[str, Any], share: Share) -> None:
-        torch.set_num_threads(share.cpus)
-        if not share.gpus:
+        self.target, self.common, self.share = target, common, share
+
+    def start(self) -> None:
+        """Load the model: here, because an error of a constructor would arrive as a death."""
+        torch.set_num_threads(self.share.cpus)
+        if not self.share.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.work = build_worker(target, common)
+        self.work = build_worker(self.target, self.common)
 
     def run(self, unit: Mapping[str, Any]) -> Any:
         """The result of one unit."""
@@ -58,7 +64,11 @@ class _Actor:
 
 @final
 class _Pool:
-    """Actors, the units that wait, and the units in flight."""
+    """Actors that start, actors with the units they hold, and the units that wait.
+
+    Only actors that have answered are given units: one that finds no place, because its node is
+    gone, holds nothing up.
+    """
 
     def __init__(
         self,
@@ -69,62 +79,101 @@ class _Pool:
         actors: int,
     ) -> None:
         self.units, self.waiting = units, deque(range(len(units)))
-        self.tries = [0] * len(units)
+        self.tries, self.failed_starts, self.share = [0] * len(units), 0, share
         self.make = (
             ray.remote(_Actor).options(num_cpus=share.cpus, num_gpus=share.gpus).remote,
             (target, ray.put(dict(common)), share),
         )
-        self.held: dict[Any, int] = {self._actor(): 0 for _ in range(actors)}
-        self.flying: dict[Any, tuple[int, Any]] = {}
+        self.starting: dict[Any, Any] = {}
+        self.held: dict[Any, deque[tuple[int, Any]]] = {}
+        self.flying: dict[Any, Any] = {}
+        for _ in range(actors):
+            self._start()
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Every unit's result, once."""
-        self._hand_out()
-        while self.flying:
-            ready, _ = ray.wait(list(self.flying), num_returns=1)
-            unit, actor = self.flying.pop(ready[0])
-            try:
-                result = ray.get(ready[0])
-            except RayActorError as error:
-                self._again(unit, actor, error)
-            except RayTaskError as error:
-                raise _cause(error) from error
+        while self.flying or self.waiting:
+            ref = self._next()
+            if ref in self.starting:
+                self._started(ref)
             else:
-                self.held[actor] -= 1
-                self._hand_out()
-                yield result
+                yield from self._landed(self.flying[ref])
+            self._hand_out()
 
     def close(self) -> None:
         """Give the actors' resources back."""
-        for actor in self.held:
+        for actor in (*self.held, *self.starting.values()):
             ray.kill(actor)
 
-    def _actor(self) -> Any:
+    def _next(self) -> Any:
+        """What is ready next: an actor, or the result of a unit."""
+        limit = None if self.flying else PATIENCE
+        ready, _ = ray.wait([*self.flying, *self.starting], num_returns=1, timeout=limit)
+        if not ready:
+            raise TrainingError(
+                f"no worker could be started in {PATIENCE:.0f} seconds; each needs "
+                f"{self.share.times(1)}. Has the cluster lost its nodes? What is done stays done: "
+                "run again."
+            )
+        return ready[0]
+
+    def _start(self) -> None:
         remote, arguments = self.make
-        return remote(*arguments)
+        actor = remote(*arguments)
+        self.starting[actor.start.remote()] = actor
+
+    def _started(self, ref: Any) -> None:
+        """An actor has loaded its model, or died of it."""
+        actor = self.starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayActorError as error:
+            self.failed_starts += 1
+            if self.failed_starts > RETRIES:
+                raise TrainingError(f"workers die while they start: {_last_line(error)}") from error
+            self._start()
+        except RayTaskError as error:
+            raise _cause(error) from error
+        else:
+            self.held[actor] = deque()
+
+    def _landed(self, actor: Any) -> Iterator[dict[str, Any]]:
+        """The result of the unit that an actor was given first, or none because it died."""
+        try:
+            result: Any = ray.get(self.held[actor][0][1])
+        except RayActorError as error:
+            self._replace(actor, error)
+        except RayTaskError as error:
+            raise _cause(error) from error
+        else:
+            _, ref = self.held[actor].popleft()
+            del self.flying[ref]
+            yield result
 
     def _hand_out(self) -> None:
         """Give units to those who hold the fewest."""
-        while self.waiting:
-            actor = min(self.held, key=self.held.__getitem__)
-            if self.held[actor] >= IN_FLIGHT:
+        while self.waiting and self.held:
+            actor = min(self.held, key=lambda each: len(self.held[each]))
+            if len(self.held[actor]) >= IN_FLIGHT:
                 return
             unit = self.waiting.popleft()
-            self.held[actor] += 1
-            self.flying[actor.run.remote(dict(self.units[unit]))] = (unit, actor)
+            ref = actor.run.remote(dict(self.units[unit]))
+            self.held[actor].append((unit, ref))
+            self.flying[ref] = actor
 
-    def _again(self, unit: int, actor: Any, error: Exception) -> None:
-        """Put a new actor in the place of a dead one, and the unit back in the queue."""
-        self.tries[unit] += 1
-        if self.tries[unit] > RETRIES:
+    def _replace(self, actor: Any, error: Exception) -> None:
+        """A new actor for a dead one, whose units go back; only the one at work counts a try."""
+        lost = [unit for unit, _ in self.held.pop(actor)]
+        self.flying = {ref: each for ref, each in self.flying.items() if each is not actor}
+        ray.kill(actor)  # one out of reach may be alive
+        self.tries[lost[0]] += 1
+        if self.tries[lost[0]] > RETRIES:
             raise TrainingError(
-                f"the worker of unit {dict(self.units[unit])} died {self.tries[unit]} times: "
+                f"the worker of unit {dict(self.units[lost[0]])} died {self.tries[lost[0]]} times: "
                 f"{_last_line(error)}"
             ) from error
-        if self.held.pop(actor, None) is not None:
-            self.held[self._actor()] = 0
-        self.waiting.appendleft(unit)
-        self._hand_out()
+        self.waiting.extendleft(reversed(lost))
+        self._start()
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -61,6 +61,8 @@ def of_path(
         "splits", ()
     ):
         return of_artifact(_artifact(str(above)), [split])
+    if splits:
+        raise DataError(f"{path}: files have no splits; leave `--split` out, or name an artifact.")
     source = sources.of_files(path, model.data.shape, column, id_column)
     split = Path(path.rstrip("/")).stem or "all"
     pieces = source.pieces()

@@ -5,6 +5,7 @@ The folder of this file is on the path of the tests' worker processes as well.
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -172,6 +173,7 @@ class Square:
         self.common = common
 
     def __call__(self, unit):
+        time.sleep(self.common.get("seconds", 0))
         return {"x": unit["x"], "y": unit["x"] ** 2 + self.common["add"], "pid": os.getpid()}
 
 
@@ -186,6 +188,15 @@ class Killer(Square):
             tally.write_text("x" * (died + 1))
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(unit)
+
+
+class Unbuilt(Square):
+    """Work whose worker cannot be built."""
+
+    def __init__(self, common):
+        from vaepipe.errors import DataError
+
+        raise DataError("no such model")
 
 
 class Refuses(Square):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,7 +108,7 @@ def columns(wanted: Sequence[str], refine: int = 0) -> Columns:
         UserError: another word.
     """
     extras, numbers = [], {"sample": 0, "sir": 0}
-    for word in wanted:
+    for word in (each.strip() for each in wanted):
         name, _, number = word.partition(":")
         if name in numbers and (number or "1").isdigit() and int(number or 1):
             numbers[name] = int(number or 1)
@@ -139,23 +141,54 @@ def encode(job: Encoding, compute: Compute) -> dict[str, Any]:
 def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
     job.output.mkdir(parents=True, exist_ok=True)
     with parts.alone(job.output):
-        parts.prepare(job.output, job.again)
+        if job.again == "fail":
+            parts.check_new(job.output)
         loaded = bundle.load(job.model)
         check_input(loaded, job.data)
-        common = _common(job, loaded)
-        planned = units.plan(job.output / PLAN, job.data.pieces(), job.rows_per_file, common)
+        _check_apart(job)
+        common, pieces = _common(job, loaded), job.data.pieces()
+        if job.again == "overwrite":  # after everything that may be refused
+            parts.clear(job.output)
+        planned, plan = units.plan(job.output / PLAN, pieces, job.rows_per_file, common)
+        common["plan"] = plan
         (job.output / RECORDS).mkdir(exist_ok=True)
         parts.sweep(job.output)
-        todo = parts.missing(job.output, planned)
-        results = compute.map(TARGET, todo, common, job.workers)
-        follow(job.journal or job.output, _counted(job, planned, todo, results), todo, planned)
+        _write(job, compute, common, planned)
+        return _finish(job, common, planned)
+
+
+def _write(
+    job: Encoding,
+    compute: Compute,
+    common: Mapping[str, Any],
+    planned: Sequence[Mapping[str, Any]],
+) -> None:
+    """The parts that are missing; nothing temporary stays, however it ends."""
+    todo = parts.missing(job.output, planned, common["plan"])
+    try:
+        with closing(compute.map(TARGET, todo, common, job.workers)) as results:
+            follow(job.journal or job.output, _counted(job, planned, todo, results), todo, planned)
+    finally:
         parts.sweep(job.output)
-        return _finish(job, common, loaded, planned)
+
+
+def _check_apart(job: Encoding) -> None:
+    """The latents will not lie among the files of the input.
+
+    Raises:
+        UserError: they would, and be read as input the next time.
+    """
+    place = Path(job.data.name.partition("*")[0])
+    if place.is_dir() and job.output.resolve().is_relative_to(place.resolve()):
+        raise UserError(f"output {job.output} is inside the input {place}; choose another output.")
 
 
 def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
     """What every worker needs; its metadata go into every file."""
     config = {
+        "view": job.data.dataset.to_dict(),
+        "columns": {n: _seen(source) for n, source in job.data.sources.items()},
+        "packages": _packages(loaded),
         "keep": list(_kept(job)),
         "extras": list(job.columns.extras),
         "samples": job.columns.samples,
@@ -179,13 +212,25 @@ def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
         **config,
         "config": config,
         "model": str(job.model),
-        "dataset": job.data.dataset.to_dict(),
+        "dataset": config["view"],
         "sources": {n: _first_file(source).to_dict() for n, source in job.data.sources.items()},
         "on_bad_row": job.on_bad_row,
         "device": "auto",
         "output": str(job.output),
         "metadata": metadata,
     }
+
+
+def _seen(source: Source) -> dict[str, Any]:
+    """What is read of the files of a source."""
+    told = {n: v for n, v in source.to_dict().items() if n != "files"}
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in told.items()}
+
+
+def _packages(loaded: bundle.Bundle) -> list[str]:
+    """What decides the values, in the versions that are installed here."""
+    names = {each.partition("==")[0] for each in loaded.requirements} | {"pyarrow", "torch"}
+    return [f"{name}=={version(name)}" for name in sorted(names)]
 
 
 def _first_file(source: Source) -> Source:
@@ -259,21 +304,19 @@ def _check_bad(job: Encoding, bad: int) -> None:
 
 
 def _finish(
-    job: Encoding,
-    common: Mapping[str, Any],
-    loaded: bundle.Bundle,
-    planned: Sequence[Mapping[str, Any]],
+    job: Encoding, common: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     records = [parts.known(job.output, unit) for unit in planned]
     manifest = {
         **{key.removeprefix("vaepipe."): value for key, value in common["metadata"].items()},
         "config": common["config"],
         "model": str(job.model),
-        "requirements": loaded.requirements,
+        "requirements": common["config"]["packages"],
+        "plan": common["plan"],
         "input": job.data.name,
         "rows": sum(record["rows"] for record in records),
         "bad_rows": sum(record["bad"] for record in records),
-        "parts": records,
+        "parts": [{n: v for n, v in record.items() if n != "plan"} for record in records],
     }
     files.write_json(job.output / MANIFEST, manifest)
     return manifest

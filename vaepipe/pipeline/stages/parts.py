@@ -52,22 +52,27 @@ def check_output(output: str) -> Path:
             "file system, for renames to be whole. Copy them from there."
         )
     folder = Path(output).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; latents are a folder. Choose another output.")
     strange = folder.exists() and any(p.name not in (LOCK, LOGS) for p in folder.iterdir())
     if strange and not (folder / PLAN).exists():
         raise UserError(f"{folder} is not empty and holds no latents; choose another output.")
     return folder
 
 
-def prepare(output: Path, again: Again) -> None:
-    """Obey `again`; what is removed goes in an order that may be cut off anywhere.
+def check_new(output: Path) -> None:
+    """There is no encoding in the folder.
 
     Raises:
-        UserError: there is an encoding, and that was not wanted.
+        UserError: there is one.
     """
-    ours = (output / PLAN).exists()
-    if again == "fail" and ours:
+    if (output / PLAN).exists():
         raise UserError(f"{output} already holds latents, and --fail-if-exists was given.")
-    if again == "overwrite" and ours:
+
+
+def clear(output: Path) -> None:
+    """Remove an encoding, in an order that may be cut off anywhere."""
+    if (output / PLAN).exists():
         first, last = output / MANIFEST, output / PLAN
         rest = [p for p in output.iterdir() if p not in (first, last, output / LOCK, output / LOGS)]
         for path in (first, *rest, last):
@@ -80,21 +85,27 @@ def sweep(output: Path) -> None:
         files.sweep_temporaries(folder)
 
 
-def missing(output: Path, planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Units whose part is not there; parts are hashed in parallel."""
+def missing(
+    output: Path, planned: Sequence[Mapping[str, Any]], plan: str
+) -> list[Mapping[str, Any]]:
+    """Units whose part is not there; parts are hashed in parallel. No manifest outlives a part."""
     with ThreadPoolExecutor(HASHERS) as pool:
-        there = list(pool.map(lambda unit: written(output, unit), planned))
-    return [unit for unit, done in zip(planned, there, strict=True) if not done]
+        there = list(pool.map(lambda unit: written(output, unit, plan), planned))
+    found = [unit for unit, done in zip(planned, there, strict=True) if not done]
+    if found:
+        (output / MANIFEST).unlink(missing_ok=True)
+    return found
 
 
-def written(output: Path, unit: Mapping[str, Any]) -> bool:
-    """Whether a part is there as its record says; nothing else counts as done."""
-    path, record = output / unit["part"], output / RECORDS / f"{unit['part']}.json"
-    if not path.exists() or not record.exists():
+def written(output: Path, unit: Mapping[str, Any], plan: str) -> bool:
+    """Whether a part is there as a record of this plan says; nothing else counts as done."""
+    path = output / unit["part"]
+    try:
+        record = known(output, unit)
+        complete = record["rows"] + record["bad"] == unit["rows"] and record["plan"] == plan
+        return complete and record["sha256"] == files.sha256(path)
+    except (FileNotFoundError, ValueError, KeyError):
         return False
-    known = files.read_json(record)
-    complete = known["rows"] + known["bad"] == unit["rows"]
-    return complete and known["sha256"] == files.sha256(path)
 
 
 def known(output: Path, unit: Mapping[str, Any]) -> dict[str, Any]:

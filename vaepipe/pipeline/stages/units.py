@@ -19,8 +19,8 @@ def plan(
     pieces: Mapping[str, Sequence[Piece]],
     rows_per_file: int,
     common: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Units of work, from the stored plan if there is one.
+) -> tuple[list[dict[str, Any]], str]:
+    """Units of work, from the stored plan if there is one, and a digest of the plan.
 
     A unit is a range of row groups of one input file and becomes one output file; it never
     crosses a file, and has about `rows_per_file` rows unless a row group has more.
@@ -35,14 +35,23 @@ def plan(
         "files": {p.path: p.stamp for found in pieces.values() for p in found},
     }
     if path.exists():
+        units = _stored(path, now)
+    else:
+        units = [u for split, found in pieces.items() for u in _units(split, found, rows_per_file)]
+        for number, unit in enumerate(units):
+            unit["part"] = f"part-{number:05d}-of-{len(units):05d}.parquet"
+        files.write_json(path, {**now, "worker": dict(common), "units": units})
+    stamped = [{**unit, "stamp": now["files"][unit["path"]]} for unit in units]
+    return stamped, files.digest({**now, "units": units})
+
+
+def _stored(path: Path, now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
         stored = files.read_json(path)
-        _refuse(path.parent, stored, now)
-        return [{**unit, "stamp": stored["files"][unit["path"]]} for unit in stored["units"]]
-    units = [u for split, found in pieces.items() for u in _units(split, found, rows_per_file)]
-    for number, unit in enumerate(units):
-        unit["part"] = f"part-{number:05d}-of-{len(units):05d}.parquet"
-    files.write_json(path, {**now, "worker": dict(common), "units": units})
-    return [{**unit, "stamp": now["files"][unit["path"]]} for unit in units]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Start from nothing: --overwrite.") from error
+    _refuse(path.parent, stored, now)
+    return stored["units"]
 
 
 def _units(split: str, pieces: Sequence[Piece], rows_per_file: int) -> Iterator[dict[str, Any]]:
