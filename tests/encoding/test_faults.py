@@ -1,8 +1,10 @@
 """What goes wrong on the way, and that nothing is lost, doubled or mixed by it."""
 
 import errno
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from untrained import Run, digests, images, rows_of, save_model, vaepipe, write
 
 from vaepipe import files
-from vaepipe.compute.encode import BAD, RECORDS, _Sink
+from vaepipe.compute.encode import BAD, RECORDS, Encoder, _Sink
+from vaepipe.data import schema
 from vaepipe.data.overlap import Behind, Clock, ahead
-from vaepipe.errors import DataError, PartialFailure, StorageError, UserError
-from vaepipe.pipeline.stages import parts
+from vaepipe.errors import BundleError, DataError, PartialFailure, StorageError, UserError
+from vaepipe.pipeline.stages import encode, parts
 
 X = images(200)
 
@@ -82,12 +85,17 @@ CHANGES = {
     "options": "config_hash: was",
     "batch": "batch_size: was 32, is 16",
     "input": "input_digest: was",
+    "column": "columns: was",
+    "id column": "columns: was",
+    "packages": "packages: was",
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_other_models_options_or_inputs_never_mix(run, source, tmp_path, what):
-    out = tmp_path / "out"
+def test_other_models_options_or_inputs_never_mix(run, tmp_path, monkeypatch, what):
+    source, out = tmp_path / "in" / "x.parquet", tmp_path / "out"
+    write(source, X, y=schema.to_vectors(X[::-1]), key=pa.array(range(1000, 1200)))
+    run = Run(run.model, options={"keep": []})
     run(source, out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     options, other = {}, run
@@ -97,6 +105,12 @@ def test_other_models_options_or_inputs_never_mix(run, source, tmp_path, what):
         options = {"with_": ["elbo"]}
     elif what == "batch":
         options = {"batch_size": 16}
+    elif what == "column":
+        other = Run(run.model, column="y", options=run.options)
+    elif what == "id column":
+        other = Run(run.model, id_column="key", options=run.options)
+    elif what == "packages":
+        monkeypatch.setattr(encode, "version", lambda name: "9.9")
     else:
         write(source, X[::-1])
     with pytest.raises(UserError, match="holds latents of another model") as refused:
@@ -107,6 +121,81 @@ def test_other_models_options_or_inputs_never_mix(run, source, tmp_path, what):
         other(source, out, again="fail", **options)
     fresh = digests(other(source, tmp_path / "fresh", **options))
     assert digests(other(source, out, again="overwrite", **options)) == fresh
+
+
+def plan_of(out):
+    return json.loads((out / parts.PLAN).read_text())
+
+
+def test_a_part_of_another_plan_is_not_taken(run, source, tmp_path):
+    """As a worker leaves it that outlived its driver, when another one had begun anew."""
+    ours, theirs = tmp_path / "out", tmp_path / "theirs"
+    expected = run(source, ours, seed=2, with_=["sample:1"])
+    run(source, theirs, seed=1, with_=["sample:1"])
+    for name in ("part-00001-of-00003.parquet", f"{RECORDS}/part-00001-of-00003.parquet.json"):
+        shutil.copy(theirs / name, ours / name)
+    assert digests(run(source, ours, seed=2, with_=["sample:1"])) == digests(expected)
+
+
+def test_a_worker_whose_model_was_replaced_does_not_begin(run, source, tmp_path):
+    run(source, tmp_path / "out")
+    other = save_model(tmp_path / "m", seed=1)
+    with pytest.raises(BundleError, match="it was replaced since"):
+        Encoder(plan_of(tmp_path / "out")["worker"] | {"model": str(other)})
+
+
+def test_what_is_refused_leaves_the_latents_that_were_there(run, source, tmp_path):
+    run(source, tmp_path / "out")
+    with pytest.raises(UserError, match="no such column"):
+        run(source, tmp_path / "out", again="overwrite", keep=["lable"])
+    assert len(rows_of(tmp_path / "out")) == 200
+
+
+def test_an_output_inside_the_input_is_refused(run, source):
+    with pytest.raises(UserError, match="is inside the input"):
+        run(source.parent, source.parent / "latents")
+
+
+def test_a_file_that_gives_other_rows_than_planned_is_told(run, source, tmp_path, monkeypatch):
+    batches = Encoder._batches
+    monkeypatch.setattr(
+        Encoder, "_batches", lambda self, unit: itertools.islice(batches(self, unit), 1)
+    )
+    with pytest.raises(DataError, match="gave 32 rows, planned were 80"):
+        run(source, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("part-*/*.json"))
+
+
+def test_no_manifest_stays_beside_a_part_that_is_missing(run, tmp_path):
+    source, out = write(tmp_path / "in" / "x.parquet", X), tmp_path / "out"
+    name = run(source, out, on_bad_row="quarantine")["parts"][1]["name"]
+    (out / name).unlink()
+    corrupt(source)
+    with pytest.raises(PartialFailure):
+        run(source, out, on_bad_row="quarantine")
+    assert not (out / parts.MANIFEST).exists()
+
+
+@pytest.mark.parametrize("name", [parts.PLAN, f"{RECORDS}/part-00001-of-00003.parquet.json"])
+def test_a_damaged_note_is_told_or_made_again(run, source, tmp_path, name):
+    out = tmp_path / "out"
+    expected = run(source, out)
+    (out / name).write_text("")
+    if name == parts.PLAN:
+        with pytest.raises(UserError, match="is damaged"):
+            run(source, out)
+    again = "overwrite" if name == parts.PLAN else "resume"
+    assert digests(run(source, out, again=again)) == digests(expected)
+
+
+def test_rows_that_grow_are_written_when_many_bytes_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaepipe.compute.encode.GROUP_BYTES", 2**16)
+    with _Sink(tmp_path / "x.parquet") as sink:
+        for size in (0, 10_000, 10_000, 10_000):
+            sink.put(pa.table({"id": range(4), "text": ["x" * size] * 4}))
+            assert sum(table.nbytes for table in sink._held) < 2**16
+    meta = pq.read_metadata(tmp_path / "x.parquet")
+    assert meta.num_rows == 16 and meta.num_row_groups == 2
 
 
 def test_one_encoder_at_a_time(model, run, source, tmp_path, capfd):
@@ -331,13 +420,13 @@ def test_a_reader_that_is_left_stops_its_thread():
 
 
 def test_memory_does_not_grow_with_rows(model, tmp_path):
-    """Peak memory of a process that encodes 40,000 wide rows is that of one with 10,000."""
+    """All rows of the larger file are 94 MB more than those of the smaller one."""
     code = (
         "import sys; from vaepipe.cli import call; code = call(sys.argv[1:]); "
         "from vaepipe.compute.encode import peak_mb; print(peak_mb()); sys.exit(code)"
     )
     path, peaks = save_model(tmp_path / "wide", shape=(28, 28)), []
-    for rows in (10_000, 40_000):
+    for rows in (40_000, 160_000):
         x = np.random.default_rng(0).integers(0, 256, (rows, 28, 28), dtype=np.uint8)
         source = write(tmp_path / f"{rows}.parquet", x, group=5000)
         words = ["encode", "--model", path, "--input", source, "--output", tmp_path / f"o{rows}"]
@@ -348,4 +437,4 @@ def test_memory_does_not_grow_with_rows(model, tmp_path):
             check=True,
         )
         peaks.append(float(done.stdout.split()[-1]))
-    assert peaks[1] <= 1.1 * peaks[0]
+    assert peaks[1] - peaks[0] < 30

@@ -19,7 +19,7 @@ from vaepipe.training import bundle
 def made(model, tmp_path_factory):
     """Latents, never changed: tests copy them."""
     folder = tmp_path_factory.mktemp("made")
-    source = write(folder / "x.parquet", images(200))
+    source = write(folder / "x.parquet", images(200), name=[f"n{i}" for i in range(200)])
     Run(model)(source, folder / "out", with_=["elbo"])
     return folder / "out"
 
@@ -65,6 +65,9 @@ def test_latents_as_they_were_written_are_fine(made, capfd):
 
 HARM = {
     "bytes": "has other bytes than the manifest says",
+    "torn": "has other bytes than the manifest says",
+    "hidden late shift": "largest relative difference",
+    "hidden label": "largest relative difference inf",
     "missing": "is missing",
     "stranger": "is not in the manifest",
     "hidden shift": "largest relative difference",
@@ -78,12 +81,21 @@ def test_harm_is_found(copy, capfd, harm):
     name = "part-00000-of-00003.parquet"
     if harm == "bytes":
         rewrite(copy, name, shifted, hide=False)
+    elif harm == "torn":
+        (copy / name).write_bytes((copy / name).read_bytes()[:500])
     elif harm == "missing":
         (copy / name).unlink()
     elif harm == "stranger":
         shutil.copy(copy / name, copy / "part-00007-of-00003.parquet")
     else:
-        change = {"hidden shift": shifted, "hidden repetition": doubled}
+        change = {
+            "hidden shift": shifted,
+            "hidden repetition": doubled,
+            "hidden late shift": lambda t: pa.concat_tables([t.slice(0, 32), shifted(t.slice(32))]),
+            "hidden label": lambda t: t.set_column(
+                t.column_names.index("name"), "name", pa.array(["?"] * len(t))
+            ),
+        }
         rewrite(copy, name, change.get(harm, lambda t: t.slice(1)), hide=True)
         if harm == "hidden loss":
             manifest = json.loads((copy / parts.MANIFEST).read_text())

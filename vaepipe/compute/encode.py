@@ -102,10 +102,18 @@ class Encoder:
         told = {name: record[name] for name in ("bad", "bytes")}
         return {"rows": unit["rows"], "seconds": seconds, "peak_mb": peak_mb(), **told}
 
-    def first(self, unit: Mapping[str, Any]) -> pa.Table:
-        """The rows of a unit's first batch, as its file begins."""
+    def batch(self, unit: Mapping[str, Any], number: int, *, clean: bool) -> tuple[int, pa.Table]:
+        """One of a unit's batches as its file has it, and the rows that stand before.
+
+        Where no row was set aside (`clean`) these are counted without encoding them.
+        """
         _check_unchanged(unit)
-        return self._encode(next(self._batches(unit)), unit, [])
+        before = 0
+        for i, batch in enumerate(self._batches(unit)):
+            if i == number:
+                return before, self._encode(batch, unit, [])
+            before += len(batch.ids) if clean else len(self._encode(batch, unit, []))
+        raise DataError(f"{unit['path']}: no batch {number} in {unit['part']}.")
 
     def _write(self, unit: Mapping[str, Any], clock: Clock, faults: list[Fault]) -> int:
         """Encode the rows as they stream; how many were written."""

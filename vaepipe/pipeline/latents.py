@@ -57,12 +57,14 @@ def verify(folder: Path, rows: int, model: Path | None = None) -> Iterator[Findi
     known = manifest(folder)
     parts = known["parts"]
     yield from _strangers(folder, parts)
-    for part in parts:
-        yield _part(folder, part)
+    looked = [_part(folder, part) for part in parts]
+    yield from looked
     yield _total(folder, known)
-    yield _unique(folder, parts)
+    sound = {part["name"] for part, found in zip(parts, looked, strict=True) if found.ok}
+    yield _unique(folder, [part for part in parts if part["name"] in sound])
     if rows:
-        yield _recomputed(folder, known | {"model": str(model or known["model"])}, rows)
+        known |= {"model": str(model or known["model"])}
+        yield _recomputed(folder, known, rows, sound)
 
 
 def diff(one: Path, other: Path) -> dict[str, Any]:
@@ -117,7 +119,10 @@ def _part(folder: Path, part: Mapping[str, Any]) -> Finding:
         return Finding(part["name"], False, "is missing")
     if files.sha256(path) != part["sha256"]:
         return Finding(part["name"], False, "has other bytes than the manifest says (SHA-256)")
-    rows = pq.read_metadata(path).num_rows
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowInvalid) as error:
+        return Finding(part["name"], False, f"cannot be read: {error}")
     return Finding(part["name"], rows == part["rows"], f"{rows:,} rows, bytes as written")
 
 
@@ -130,18 +135,17 @@ def _total(folder: Path, known: Mapping[str, Any]) -> Finding:
 
 def _unique(folder: Path, parts: Sequence[Mapping[str, Any]]) -> Finding:
     """No id of a split twice."""
-    names = [folder / part["name"] for part in parts if (folder / part["name"]).exists()]
-    tables = [pq.read_table(name, columns=["id", "split"]) for name in names]
+    tables = [pq.read_table(folder / part["name"], columns=["id", "split"]) for part in parts]
     whole = pa.concat_tables(tables) if tables else pa.table({"id": [], "split": []})
     different = whole.group_by(["id", "split"]).aggregate([]).num_rows
     repeated = whole.num_rows - different
     return Finding("ids", not repeated, f"{repeated:,} rows repeat an id of their split")
 
 
-def _recomputed(folder: Path, known: Mapping[str, Any], rows: int) -> Finding:
-    """Encode some rows again, and compare."""
+def _recomputed(folder: Path, known: Mapping[str, Any], rows: int, sound: set[str]) -> Finding:
+    """Encode some rows of parts that can be read again, and compare."""
     try:
-        again = _Again(folder, known)
+        again = _Again(folder, known, sound)
         worst, count = again.worst(rows)
     except (VaepipeError, OSError) as error:
         return Finding("recomputed", False, f"cannot be: {error}")
@@ -153,32 +157,54 @@ def _recomputed(folder: Path, known: Mapping[str, Any], rows: int) -> Finding:
 class _Again:
     """The encoder of stored latents, for a few rows."""
 
-    def __init__(self, folder: Path, known: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Any], sound: set[str]) -> None:
         plan = files.read_json(folder / PLAN)
-        self.folder, self.units, self.stamps = folder, plan["units"], plan["files"]
+        self.folder, self.stamps = folder, plan["files"]
+        self.bad = {part["name"]: part["bad"] for part in known["parts"]}
+        self.units = [unit for unit in plan["units"] if unit["part"] in sound]
         if bundle.load(Path(known["model"])).digest != known["model_digest"]:
             raise DataError(f"{known['model']} is another model.")
         now = {"model": known["model"], "on_bad_row": "quarantine"}
         self.encoder = Encoder(plan["worker"] | now)
 
     def worst(self, rows: int) -> tuple[float, int]:
-        """The largest relative difference over first batches of some parts, and their rows."""
-        worst, count = 0.0, 0
-        for i in sorted(range(len(self.units)), key=lambda i: row_seed(0, i)):
-            if count >= rows:
-                break
-            unit = {**self.units[i], "stamp": self.stamps[self.units[i]["path"]]}
-            table = self.encoder.first(unit)
-            stored = pq.read_table(self.folder / unit["part"]).slice(0, len(table))
-            worst, count = max(worst, _relative(table, stored)), count + len(table)
+        """The largest relative difference over batches of some parts, and their rows.
+
+        A batch of each part, chosen by a hash, and then another of each, until there are enough.
+        """
+        worst, count, turn = 0.0, 0, 0
+        left = list(range(len(self.units)))
+        while left and count < rows:
+            for i in sorted(left, key=lambda i: row_seed(turn, i)):
+                if count >= rows:
+                    break
+                gap, compared = self._compared(i, turn)
+                if not compared:
+                    left.remove(i)
+                worst, count = max(worst, gap), count + compared
+            turn += 1
         return worst, count
+
+    def _compared(self, i: int, turn: int) -> tuple[float, int]:
+        """The difference in one batch of a part, another one each turn; no rows after the last."""
+        unit = {**self.units[i], "stamp": self.stamps[self.units[i]["path"]]}
+        batches = -(-unit["rows"] // self.encoder.common["batch_size"])
+        if turn >= batches:
+            return 0.0, 0
+        number, clean = (row_seed(0, i) + turn) % batches, not self.bad[unit["part"]]
+        start, table = self.encoder.batch(unit, number, clean=clean)
+        stored = pq.read_table(self.folder / unit["part"]).slice(start, len(table))
+        return _relative(table, stored), len(table)
 
 
 def _relative(one: pa.Table, other: pa.Table) -> float:
-    if not one.column("id").equals(other.column("id")):
-        return float("inf")
-    gaps = [_gap(one.column(name), other.column(name)) for name in _numeric(one.schema)]
-    return max(gaps, default=0.0)
+    """The largest difference of floating point columns; the others have to be equal."""
+    numeric = _numeric(one.schema)
+    for name in set(one.column_names) - set(numeric):
+        a, b = one.column(name), other.column(name)
+        if not a.cast(b.type).equals(b):
+            return float("inf")
+    return max((_gap(one.column(name), other.column(name)) for name in numeric), default=0.0)
 
 
 def _gap(one: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
@@ -186,7 +212,9 @@ def _gap(one: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
     a, b = _flat(one), _flat(other)
     if len(a) != len(b):
         return float("inf")
-    gap = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    gap[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
     return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
 
 
