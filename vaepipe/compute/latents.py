@@ -10,17 +10,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions import Distribution, constraints
 
 from vaepipe.core import LatentModel, has_closed_form, rate, refine, row_uniform
+from vaepipe.core.row_noise import NoRowNoise, row_sample
 from vaepipe.data import schema
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, row_draws
 from vaepipe.evaluation.moments import has_moments, moments
 
 DRAWS = 16
 """Samples behind a moment or a rate that has no closed form."""
-HALF_STEP = 2.0**-25
-"""Puts numbers with 24 bits from [0, 1) into the middle of their steps: none of them is 0."""
 VALUES_AT_ONCE = 2**21
 """Values of draws that are held at the same time."""
 RESAMPLING = 1
@@ -101,14 +100,12 @@ class Latents:
         return self._drawn(h, ids, wanted, self.seed)
 
     def _drawn(self, h: Tensor, ids: np.ndarray, k: int, seed: int) -> tuple[Distribution, Tensor]:
-        """k draws of each row, seeded by its id: of all rows at once where q is normal."""
+        """k draws of each row, seeded by its id: of all rows at once where q allows it."""
         q = self.model.inference.head(h)
-        base = q.base_dist if type(q) is Independent else q
-        if type(base) is not Normal:
+        try:
+            return q, row_sample(q, torch.from_numpy(ids).to(h.device), k, seed)
+        except NoRowNoise:
             return row_draws(self.model, h, ids.tolist(), k, seed)
-        u = row_uniform(seed, torch.from_numpy(ids).to(h.device), (k, *base.batch_shape[1:]))
-        noise = torch.special.ndtri(u.double() + HALF_STEP).to(h.dtype).movedim(1, 0)
-        return q, base.loc + base.scale * noise
 
     def _extras(self, x: Tensor, z: Tensor, r: Tensor) -> dict[str, pa.Array]:
         wanted: Sequence[str] = self.options["extras"]
