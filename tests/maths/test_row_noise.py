@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, Poisson
 
 from vaepipe.core import row_noise
-from vaepipe.core.row_noise import NoRowNoise, row_sample
+from vaepipe.core.row_noise import NoRowNoiseError, row_sample
 from vaepipe.registry import available, part
 
 SHAPES = {"categorical": (3, 4), "concrete": (3, 4), "hierarchical": (5,), "ladder": (5,)}
@@ -65,9 +65,9 @@ def test_a_mixture_chooses_components_by_their_weights():
 
 
 def test_noise_that_is_not_known_by_rows_is_refused():
-    with pytest.raises(NoRowNoise, match="poisson"):
+    with pytest.raises(NoRowNoiseError, match="poisson"):
         row_sample(Poisson(torch.ones(6)), IDS, 3, 0)
-    with pytest.raises(NoRowNoise, match="for 6 rows"):
+    with pytest.raises(NoRowNoiseError, match="for 6 rows"):
         row_sample(Normal(torch.zeros(5), torch.ones(5)), IDS, 3, 0)
 
 

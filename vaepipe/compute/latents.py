@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vaepipe.core import LatentModel, has_closed_form, rate, refine, row_uniform
-from vaepipe.core.row_noise import NoRowNoise, row_sample
+from vaepipe.core.row_noise import NoRowNoiseError, row_sample
 from vaepipe.data import schema
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, row_draws
 from vaepipe.evaluation.moments import has_moments, moments
@@ -104,7 +104,7 @@ class Latents:
         q = self.model.inference.head(h)
         try:
             return q, row_sample(q, torch.from_numpy(ids).to(h.device), k, seed)
-        except NoRowNoise:
+        except NoRowNoiseError:
             return row_draws(self.model, h, ids.tolist(), k, seed)
 
     def _extras(self, x: Tensor, z: Tensor, r: Tensor) -> dict[str, pa.Array]:

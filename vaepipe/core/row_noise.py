@@ -16,7 +16,7 @@ HALF_STEP = 2.0**-25
 """Puts numbers with 24 bits from [0, 1) into the middle of their steps: none of them is 0."""
 
 
-class NoRowNoise(NotImplementedError):
+class NoRowNoiseError(NotImplementedError):
     """A distribution draws in a way that cannot be told apart by rows."""
 
 
@@ -34,7 +34,7 @@ def row_sample(q: Distribution, ids: Tensor, k: int, seed: int) -> Tensor:
         seed: of the draws, together with the id.
 
     Raises:
-        NoRowNoise: `q` uses a kind of noise that is not known here, or not one for each row.
+        NoRowNoiseError: `q` uses a kind of noise that is not known here, or not one for each row.
 
     Example:
         >>> q = torch.distributions.Normal(torch.zeros(6), torch.ones(6))
@@ -67,13 +67,13 @@ class _RowNoise(TorchDispatchMode):
             return func(*args, **kwargs)
         make = _MAKERS.get(func)
         if make is None or kwargs.pop("generator", None) is not None:
-            raise NoRowNoise(f"noise of {func} is not known by rows")
+            raise NoRowNoiseError(f"noise of {func} is not known by rows")
         return make(self, *args, **kwargs)
 
     def uniform(self, shape: Sequence[int], rows: int = 1) -> Tensor:
         """U(0, 1) of a shape whose dimension `rows` counts the rows; another stream each time."""
         if len(shape) <= rows or shape[rows] != len(self.ids):
-            raise NoRowNoise(f"noise of shape {tuple(shape)} for {len(self.ids)} rows")
+            raise NoRowNoiseError(f"noise of shape {tuple(shape)} for {len(self.ids)} rows")
         seed = row_seed(self.seed, self.asked) if self.asked else self.seed
         self.asked += 1
         rest = (*shape[:rows], *shape[rows + 1 :])
@@ -118,7 +118,7 @@ def _multinomial(noise: _RowNoise, p: Tensor, count: int, replacement: bool = Fa
     """Indices `[n, count]` for weights `[n, K]`, n being rows times what each row has of them."""
     each, rest = divmod(len(p), len(noise.ids))
     if rest or count != noise.k or not replacement:
-        raise NoRowNoise(f"{count} of the categories of {len(p)} weights")
+        raise NoRowNoiseError(f"{count} of the categories of {len(p)} weights")
     u = noise.uniform((len(noise.ids), each, count), rows=0).reshape(len(p), count).double()
     below = p.double().cumsum(-1)
     chosen = torch.searchsorted(below, u * below[:, -1:], right=True)
