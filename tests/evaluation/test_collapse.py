@@ -2,7 +2,9 @@
 
 import pytest
 
+from vaepipe.errors import UserError
 from vaepipe.evaluation import collapse
+from vaepipe.pipeline.metrics import sweepable
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,12 @@ def test_what_was_not_measured_is_no_sign():
     assert collapse({"val/rate": 3.0}) is None
     assert collapse({"test/rate": 0.0}, "test") is not None
     assert collapse({"test/rate": 0.0}) is None
+
+
+def test_a_sweep_is_not_decided_by_what_no_validation_reports():
+    """Bounds of different objectives cannot be compared; the message names what can."""
+    with pytest.raises(UserError, match="unknown metric 'train/bound'.*val/log_evidence"):
+        sweepable("train/bound")
+    for name in ("val/bound", "val/ess"):
+        with pytest.raises(UserError, match=f"unknown metric '{name}'"):
+            sweepable(name)

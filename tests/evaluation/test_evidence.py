@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from vaepipe.core import SUPPORTS, DataSpec, build
+from vaepipe.errors import DataError
 from vaepipe.evaluation import decoding, score, summarise_weights, validate
+from vaepipe.registry import part
 from vaepipe.testing.exact import PPCA
 
 K = 400
@@ -85,6 +88,33 @@ def test_validation_is_the_mean_of_the_scores(ppca):
     assert abs(found["log_evidence_se"] - exact.std().item() / math.sqrt(len(x))) < 1e-9
     assert abs(found["elbo"] - (found["log_lik"] - found["rate"])) < 1e-9
     assert found["active_units"] == 2
+
+
+def test_a_collapsed_flow_validates_without_active_units():
+    """Means of k draws vary over examples by sigma^2 / k; that is taken off."""
+    data = DataSpec((6,), SUPPORTS["real"], 100)
+    parts = {
+        "encoder": part("networks", "mlp", {"hidden": []}),
+        "family": part("families", "planar"),
+        "prior": part("priors", "standard_normal"),
+        "decoder": part("networks", "mlp", {"hidden": []}),
+        "likelihood": part("likelihoods", "gaussian"),
+    }
+    model = build((2,), data, **parts)
+    with torch.no_grad():
+        for parameter in model.inference.network.parameters():
+            parameter.zero_()
+    found = validate(model, torch.randn(2000, 6), k=16)
+    assert found["active_units"] == 0
+    assert "active_units" not in validate(model, torch.randn(20, 6), k=1)
+
+
+def test_one_example_has_no_spread_and_none_is_an_error(ppca):
+    found = validate(ppca.model(), examples(ppca, 1), k=4)
+    assert "active_units" not in found and "log_evidence_se" not in found
+    assert math.isfinite(found["log_evidence"])
+    with pytest.raises(DataError, match="no examples to validate on"):
+        validate(ppca.model(), torch.zeros(0, 6), k=4)
 
 
 def test_validation_repeats_itself_and_leaves_the_generator_alone(ppca):

@@ -1,5 +1,6 @@
 """Tables of an evaluation: readers, batches, restarts, and data that cannot be evaluated."""
 
+import dataclasses
 import json
 
 import duckdb
@@ -17,7 +18,7 @@ from vaepipe.data import schema
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
 from vaepipe.pipeline import inputs
 from vaepipe.pipeline.stages import evaluate, evaluate_tables
-from vaepipe.pipeline.stages.evaluate_checks import Line, check
+from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths
 from vaepipe.registry import part
 from vaepipe.training import bundle
 
@@ -85,18 +86,22 @@ def examples(path, n, change=None, **extra):
 
 
 def run(model, data, output, measures=None, batch_size=64):
-    loaded = bundle.load(model)
-    job = evaluate.Evaluation(
+    found = inputs.of_path(str(data), bundle.load(model), None, "x", "id")
+    output.mkdir(exist_ok=True)
+    job = job_of(model, found, output, measures, batch_size)
+    return evaluate.evaluate(job, LocalCompute())
+
+
+def job_of(model, data, output, measures=None, batch_size=64):
+    return evaluate.Evaluation(
         model=model,
         model_name="untrained",
-        data=inputs.of_path(str(data), loaded, None, "x", "id"),
+        data=data,
         seed=3,
         output=output,
         measures=evaluate.measures(measures or {"evidence": {"k": 6}}),
         batch_size=batch_size,
     )
-    output.mkdir(exist_ok=True)
-    return evaluate.evaluate(job, LocalCompute())
 
 
 def tables(folder):
@@ -180,6 +185,29 @@ def test_one_example_is_a_table_without_errors(model, tmp_path):
     assert lines["log_evidence"]["n"] == 1 and lines["log_evidence"]["se"] is None
     assert np.isfinite(lines["log_evidence"]["value"]) and lines["mi"]["value"] == 0
     assert all(np.isfinite(line["value"]) for line in summary)
+    assert "active_units" not in lines and lines["collapsed"]["value"] == 0
+    dimensions = pq.read_table(tmp_path / "out" / "per_dimension.parquet")
+    for name in ("variance_of_means", "active"):
+        assert dimensions[name].null_count == len(dimensions)
+
+
+def test_one_sample_or_one_chain_has_no_error(model, tmp_path):
+    """Null, which says unknown; zero would say exact."""
+    data, path = examples(tmp_path / "test.parquet", 3), {"temperatures": 3, "chains": 1}
+    run(model, data, tmp_path / "out", {"evidence": {"k": 1}, "ais": path})
+    table = pq.read_table(tmp_path / "out" / "per_example.parquet")
+    for name in ("log_evidence_se", "log_evidence_ais_se"):
+        assert table[name].null_count == 3
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_error_of_a_perplexity_is_that_of_a_sample(n):
+    """With n - 1 in the denominator; of one sentence there is none."""
+    rows = pa.table({"log_evidence": [-10.0, -30.0][:n], "tokens": [5, 6][:n]})
+    line = evaluate_tables._perplexity("test", rows, 10)
+    each = [10.0 - 40 / 11 * 5, 30.0 - 40 / 11 * 6]
+    exact = np.exp(40 / 11) * np.std(each, ddof=1) / 5.5 / np.sqrt(2)
+    assert line.se is None if n == 1 else line.se == pytest.approx(exact)
 
 
 def test_no_examples_are_an_error(model, tmp_path):
@@ -237,11 +265,11 @@ def test_bits_are_evaluated_but_not_annealed(tmp_path):
 
 
 def lines(**values):
-    return [Line("test", name, v, 0.1, 2, "") for name, v in values.items()]
+    return [Line("test", name, v, 0.1, 20, "") for name, v in values.items()]
 
 
 def columns(**values):
-    return pa.table({"split": ["test"] * 4, **values})
+    return pa.table({"split": ["test"] * len(next(iter(values.values()))), **values})
 
 
 @pytest.mark.parametrize(
@@ -252,24 +280,98 @@ def columns(**values):
          "test/log_evidence_k9 is below test/log_evidence_k1"),
         (columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.1, 2.1, 3.11, 4.1]), (),
          "test/log_evidence is below test/elbo"),
-        (columns(elbo=[1.0] * 4), lines(elbo=1.0, marginal_kl=-0.5), "test/mi is above the rate"),
+        (columns(elbo=[1.0] * 4), lines(elbo=1.0, marginal_kl=-0.6), "test/mi is above the rate"),
         (columns(elbo=[1.0] * 4), lines(mi=3.0, log_n=2.0), "test/mi, 3, is above log n"),
     ],
 )  # fmt: skip
 def test_numbers_that_contradict_each_other_are_not_written(table, summary, names):
     with pytest.raises(EvaluationError, match=names):
-        check(table, summary, ())
+        check(table, summary, (), "posterior")
 
 
 def test_an_upper_bound_below_the_lower_one_is_an_error():
-    simulated = pa.table({"lower": [1.0, 2.0, 3.0], "upper": [0.9, 1.9, 2.91]})
+    simulated = pa.table({"lower": [1.0, 2.0, 3.0, 4.0], "upper": [0.9, 1.9, 2.91, 3.9]})
     with pytest.raises(EvaluationError, match="simulated/bdmc_upper is below"):
-        check(columns(elbo=[1.0] * 4), (), [simulated])
+        check(columns(elbo=[1.0] * 4), (), [simulated], "posterior")
 
 
 def test_noise_is_no_contradiction():
     noisy = columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.5, 1.5, 3.5, 3.6])
-    check(noisy, lines(elbo=2.525, mi=1.0, log_n=1.0, marginal_kl=-0.2), ())
+    check(noisy, lines(elbo=2.525, mi=1.0, log_n=1.0, marginal_kl=-0.2), (), "posterior")
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_few_rows_are_rarely_said_to_contradict_each_other(n):
+    """A true order in the mean, one that just holds: at most one of 3000 draws is refused."""
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(3000):
+        try:
+            noisy = columns(elbo=rng.normal(size=n), log_evidence=rng.normal(size=n))
+            check(noisy, (), (), "posterior")
+        except EvaluationError:
+            refused += 1
+    assert refused <= 1
+
+
+def test_lower_bounds_without_an_order_are_no_contradiction():
+    """Of a mixture, or of a short path: either may be the looser one."""
+    table = columns(
+        elbo=[1.1, 2.1, 3.11, 4.1],
+        log_evidence=[1.0, 2.0, 3.0, 4.0],
+        log_evidence_ais=[0.9, 1.9, 2.91, 3.9],
+    )
+    check(table, (), (), "defensive")
+    check(table.drop_columns(["log_evidence"]), (), (), "posterior")
+    (said,) = short_paths(table)
+    assert "annealing path is too short" in said and "`temperatures`" in said
+    assert not list(short_paths(columns(elbo=[1.0, 2.0], log_evidence_ais=[1.5, 2.5])))
+
+
+def flat(built):
+    """The posterior is the same for every example."""
+    with torch.no_grad():
+        for parameter in built.inference.network.parameters():
+            parameter.zero_()
+
+
+@pytest.mark.parametrize("k", [1, 2, 20, 100])
+def test_a_collapsed_flow_has_no_active_units_however_few_its_draws(tmp_path, k):
+    """Means of draws vary over examples by sigma^2 / draws; that is no activity."""
+    folder = save(tmp_path / "m", "planar", spoil=flat)
+    data = examples(tmp_path / "test.parquet", 60)
+    metrics = run(folder, data, tmp_path / "out", {"evidence": {"k": k}})["metrics"]
+    assert metrics["test/active_units"] == 0 and metrics["test/collapsed"] == 1
+
+
+def test_active_units_are_of_each_split(model, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("test", "val"):
+        examples(folder / f"{name}.parquet", 20)
+    data = inputs.of_path(str(folder / "test.parquet"), bundle.load(model), None, "x", "id")
+    both = {**data.sources, "val": data.sources["test"]}
+    job = dataclasses.replace(
+        job_of(model, data, tmp_path / "out"), data=dataclasses.replace(data, sources=both)
+    )
+    job.output.mkdir()
+    metrics = evaluate.evaluate(job, LocalCompute())["metrics"]
+    assert metrics["test/active_units"] == metrics["val/active_units"]
+
+
+def test_rows_that_are_not_there_among_others_that_are(model, tmp_path):
+    """An empty part file and an empty group of rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    examples(folder / "a.parquet", 5, label=[1] * 5)
+    examples(folder / "b.parquet", 0, label=pa.array([], pa.int64()))
+    examples(folder / "c.parquet", 5, label=[2] * 5)
+    loaded = bundle.load(model)
+    data = inputs.of_path(str(folder), loaded, None, "x", None)
+    job = job_of(model, data, tmp_path / "out")
+    job.output.mkdir()
+    manifest = evaluate.evaluate(job, LocalCompute())
+    assert pq.read_metadata(job.output / "per_example.parquet").num_rows == 10
+    assert any(name.endswith("/knn_accuracy") for name in manifest["metrics"])
 
 
 def test_the_command_line_says_what_a_stage_would(model, tmp_path, capfd):

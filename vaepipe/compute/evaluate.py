@@ -187,8 +187,9 @@ class Evaluator:
         for unit in units:
             at = self._some({**unit, "total": total, "first": first}, most)
             first += unit["rows"]
-            ids, x, kept = source.read(unit, named)
-            found.append((ids[at], x[at], kept.take(pa.array(at))))
+            if len(at):
+                ids, x, kept = source.read(unit, named)
+                found.append((ids[at], x[at], kept.take(pa.array(at))))
         ids, x = (np.concatenate([part[i] for part in found]) for i in (0, 1))
         kept = pa.concat_tables([part[2] for part in found])
         known = named and kept.column("label").null_count == 0
@@ -235,8 +236,9 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 def _sums(scores: Scores) -> dict[str, Any]:
     """What per-dimension statistics need of a unit."""
-    means = _numpy(scores.mean)
+    means, noise = _numpy(scores.mean), _numpy(scores.mean_se) ** 2
     sums = {"n": len(means), "mean": means.sum(0).tolist(), "square": (means**2).sum(0).tolist()}
+    sums["noise"] = noise.sum(0).tolist()
     if scores.rate_per_dimension is not None:
         sums["rate"] = _numpy(scores.rate_per_dimension).sum(0).tolist()
     return sums

@@ -50,13 +50,14 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
 
 
 def diagnose(
-    rates: Sequence[float | None], variances: Sequence[float], split: str, rate: float
+    rates: Sequence[float | None], variances: Sequence[float | None], split: str, rate: float
 ) -> list[str]:
     """What is wrong with the use of the latent dimensions, each with the remedy by name.
 
     Args:
         rates: mean rate of each dimension, nats; None where q or p does not factorise.
-        variances: of the posterior means over the examples, of each dimension.
+        variances: of the posterior means over the examples, of each dimension; None where it is
+            not known, which is no sign.
         split: whose, for the text.
         rate: KL(q(z | x) || p(z)), nats per example.
 
@@ -67,16 +68,19 @@ def diagnose(
         >>> diagnose([3.0, 0.0, 2.5], [0.9, 0.0, 0.8], "test", 5.5)[0][:66]
         'test: 1 of 3 latent dimensions is not in use (dimension 1: 0.0000 '
     """
-    active = float(sum(v > ACTIVE for v in variances))
+    idle = [d for d, v in enumerate(variances) if v is not None and v <= ACTIVE]
+    active = float(len(variances) - len(idle))
     found = collapse({f"{split}/rate": rate, f"{split}/active_units": active}, split)
     if found is not None:
         return [found]
-    idle = [d for d, v in enumerate(variances) if v <= ACTIVE]
     return [_idle(rates, variances, split, idle)] if idle else []
 
 
 def _idle(
-    rates: Sequence[float | None], variances: Sequence[float], split: str, idle: Sequence[int]
+    rates: Sequence[float | None],
+    variances: Sequence[float | None],
+    split: str,
+    idle: Sequence[int],
 ) -> str:
     each = [f"dimension {d}: {_worth(rates[d], variances[d])}" for d in idle[:NAMED]]
     more = f", and {len(idle) - NAMED} more" if len(idle) > NAMED else ""
@@ -88,7 +92,7 @@ def _idle(
     )
 
 
-def _worth(rate: float | None, variance: float) -> str:
+def _worth(rate: float | None, variance: float | None) -> str:
     if rate is None:
         return f"variance of means {variance:.4f}"
     return f"{rate:.4f} nats"

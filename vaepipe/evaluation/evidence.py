@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, final
 
@@ -13,7 +14,7 @@ from vaepipe.core import LatentModel, has_closed_form, rate, rate_per_dimension
 from vaepipe.evaluation.adaptive import refined
 from vaepipe.evaluation.decoding import log_likelihood as log_likelihood
 from vaepipe.evaluation.decoding import rows_at_once
-from vaepipe.evaluation.moments import has_moments
+from vaepipe.evaluation.moments import DRAWS, has_moments
 from vaepipe.evaluation.proposals import (
     PAGE,
     REFINE_STEPS,
@@ -31,12 +32,13 @@ ELBO_DRAWS = 100
 REFINED_ROWS = 16
 """Rows that are refined together: steps cost little more for many rows than for one."""
 _ELBO_SEED = 0xE1B0
+_MOMENT_SEED = 0x3032
 
 
 class Scores(NamedTuple):
     """What is known of each example of a batch; nats unless said otherwise, float64.
 
-    Shapes are `[batch]`, and `[batch, d]` for the last three, d = number of latent dimensions.
+    Shapes are `[batch]`, and `[batch, d]` for the last four, d = number of latent dimensions.
     """
 
     log_evidence: Tensor
@@ -57,6 +59,8 @@ class Scores(NamedTuple):
     """KL(q(z | x) || p(z)): in closed form where there is one, else the mean over the samples."""
     mean: Tensor
     """E_q z."""
+    mean_se: Tensor
+    """Standard error of `mean`: zero where that has a closed form."""
     scale: Tensor
     """Standard deviation of q(z | x) in each dimension."""
     rate_per_dimension: Tensor | None
@@ -156,6 +160,9 @@ def _block(
         _weigh(model, x, mixture, weights)
         q, z = row_draws(model, h, ids, ELBO_DRAWS, seed + _ELBO_SEED)
         parts.add(q, z, log_likelihood(model, x, z))
+    if parts.wanted:
+        _, z = row_draws(model, h, ids, parts.wanted, seed + _MOMENT_SEED)
+        parts.see(z)
     return _scores(weights, parts)
 
 
@@ -209,6 +216,7 @@ def _scores(weights: Weights, parts: _Parts) -> Scores:
         log_lik=parts.log_lik,
         rate=parts.rate,
         mean=parts.mean,
+        mean_se=parts.mean_se,
         scale=parts.scale,
         rate_per_dimension=parts.each,
     )
@@ -222,7 +230,7 @@ class _Parts:
         self.p, self.batch = model.p_z().z, len(x)
         self.q = model.inference.head(h)
         self.closed, self.known = has_closed_form(self.q, self.p), has_moments(self.q)
-        self.count = 0
+        self.count = self.seen = 0
         self.sums: dict[str, Tensor] = {}
 
     def add(self, q: Distribution, z: Tensor, log_lik: Tensor) -> None:
@@ -231,12 +239,22 @@ class _Parts:
         self._sum("log_lik", log_lik)
         if not self.closed:
             self._sum("rate", rate(q, self.p, z))
-        if not self.known:
-            self._sum("z", z)
-            self._sum("square", z.double() ** 2)
+        self.see(z)
         each = rate_per_dimension(q, self.p, z)
         if each is not None:
             self._sum("each", each if each.dim() == z.dim() else each.expand_as(z))
+
+    def see(self, z: Tensor) -> None:
+        """Take in draws for the moments only."""
+        if not self.known:
+            self.seen += len(z)
+            self._sum("z", z)
+            self._sum("square", z.double() ** 2)
+
+    @property
+    def wanted(self) -> int:
+        """How many more draws the moments need."""
+        return 0 if self.known else max(0, DRAWS - self.seen)
 
     @property
     def log_lik(self) -> Tensor:
@@ -254,16 +272,21 @@ class _Parts:
     @property
     def mean(self) -> Tensor:
         """E_q z."""
-        return _flat(self.q.mean.double() if self.known else self._mean("z"))
+        return _flat(self.q.mean.double() if self.known else self.sums["z"] / self.seen)
+
+    @property
+    def mean_se(self) -> Tensor:
+        """Standard error of the mean."""
+        return torch.zeros_like(self.scale) if self.known else self.scale / math.sqrt(self.seen)
 
     @property
     def scale(self) -> Tensor:
-        """Standard deviations of q; NaN from a single draw."""
+        """Standard deviations of q."""
         if self.known:
             return _flat(self.q.stddev.double())
-        spread = (self._mean("square") - self._mean("z") ** 2).clamp(min=0)
-        unbiased = self.count / (self.count - 1) if self.count > 1 else torch.nan
-        return _flat((spread * unbiased).sqrt())
+        mean, square = self.sums["z"] / self.seen, self.sums["square"] / self.seen
+        spread = (square - mean**2).clamp(min=0)
+        return _flat((spread * self.seen / (self.seen - 1)).sqrt())
 
     @property
     def each(self) -> Tensor | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+DRAWS = 256
+"""Samples of q(z | x), at least, behind a mean that has no closed form and is compared over x."""
+
 
 def has_moments(q: Distribution) -> bool:
     """Whether the distribution's type defines its mean and variance (some flows do not)."""

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaepipe.core import LatentModel, rate, seeded
+from vaepipe.errors import DataError
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, summarise_weights
-from vaepipe.evaluation.moments import moments
+from vaepipe.evaluation.moments import has_moments, moments
 
 ACTIVE = 1e-2
 """A latent dimension is active if Var_x E_q[z_j] exceeds this (Burda et al., 2016, §5.2)."""
@@ -37,32 +39,58 @@ def validate(
 
     Returns:
         `log_evidence` (k samples), its standard error over the examples `log_evidence_se`, `elbo`,
-        `log_lik`, `rate`, and the number of `active_units`.
+        `log_lik`, `rate`, and the number of `active_units`; what one example, or one draw of a
+        posterior without moments, says nothing of is left out.
+
+    Raises:
+        DataError: there is no example.
     """
+    if not len(x):
+        raise DataError("there are no examples to validate on; choose a split with rows.")
     training = model.training
     model.eval()
     with seeded(seed):
         parts = [_part(model, rows, k, features) for rows in x.split(ROWS_AT_ONCE)]
     model.train(training)
-    evidence, log_lik, r, mean = (torch.cat(column) for column in zip(*parts, strict=True))
-    return {
+    evidence, log_lik, r, *means = (torch.cat(column) for column in zip(*parts, strict=True))
+    found = {
         "log_evidence": evidence.mean().item(),
-        "log_evidence_se": evidence.std().item() / math.sqrt(len(evidence)),
         "elbo": (log_lik - r).mean().item(),
         "log_lik": log_lik.mean().item(),
         "rate": r.mean().item(),
-        "active_units": float((mean.var(0) > ACTIVE).sum()),
     }
+    if len(x) > 1:
+        found["log_evidence_se"] = evidence.std().item() / math.sqrt(len(evidence))
+        found |= _activity(*means)
+    return found
+
+
+def _activity(mean: Tensor, noise: Tensor) -> dict[str, float]:
+    """Active units from means `[n, d]` and their error variances, where these are known."""
+    variance = mean.var(0) - noise.mean(0)
+    return {} if variance.isnan().any() else {"active_units": float((variance > ACTIVE).sum())}
 
 
 def _part(
     model: LatentModel, x: Tensor, k: int, features: Features | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Evidence, log likelihood, rate, posterior means and the error variances of these."""
     h = features(model, x) if features else model.inference.features(x)
     q, p = model.inference.head(h), model.p_z().z
     z = q.sample((k,))
     log_lik = log_likelihood(model, x, z)
     r = over_draws(rate(q, p, z), 1)
-    mean, _ = moments(q, z)
+    mean, noise = _means(q, z)
     evidence, _, _ = summarise_weights(log_lik + p.log_prob(z) - q.log_prob(z))
-    return evidence, log_lik.double().mean(0), r.double(), mean.reshape(len(x), -1)
+    return evidence, log_lik.double().mean(0), r.double(), mean, noise
+
+
+def _means(q: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
+    """E_q z `[batch, d]` and, where it is a mean of draws, the variance of its error."""
+    if has_moments(q):
+        mean = q.mean.flatten(1)
+        return mean, torch.zeros_like(mean)
+    if len(z) == 1:
+        return z[0].flatten(1), torch.full_like(z[0].flatten(1), torch.nan)
+    mean, scale = moments(q, z)
+    return mean.flatten(1), scale.flatten(1) ** 2 / len(z)

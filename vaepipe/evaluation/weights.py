@@ -18,7 +18,7 @@ class LogMean(NamedTuple):
     value: Tensor
     """log (1/k) sum_i w_i, nats."""
     se: Tensor
-    """Its standard error by the delta method, nats."""
+    """Its standard error by the delta method, nats; NaN, which says unknown, from one weight."""
     ess: Tensor
     """Effective number of the k samples, (sum w)^2 / sum w^2."""
 
@@ -114,4 +114,5 @@ def ladder(k: int | Iterable[int]) -> tuple[int, ...]:
 
 def _log_mean(first: Tensor, second: Tensor, k: int) -> LogMean:
     ess = torch.exp(2 * first - second)
-    return LogMean(first - math.log(k), (1 / ess - 1 / k).clamp(min=0).sqrt(), ess)
+    se = (1 / ess - 1 / k).clamp(min=0).sqrt() if k > 1 else torch.full_like(ess, torch.nan)
+    return LogMean(first - math.log(k), se, ess)

@@ -64,12 +64,8 @@ _EVALUATION = (
 METRICS = {metric.name: metric for metric in (*_ALL, *_EVALUATION)}
 """Every metric by its name."""
 
-SWEEPABLE = {
-    f"{split}/{metric.name}": metric
-    for metric in _ALL
-    for split in (("train",) if metric.name == "bound" else ("val",))
-}
-"""What a sweep can be decided by: metrics as a fit reports them, `val/log_evidence` first."""
+SWEEPABLE = {f"val/{metric.name}": metric for metric in _ALL if metric.name not in ("bound", "ess")}
+"""What a sweep can be decided by: what a validation reports, `val/log_evidence` first."""
 
 EVALUATED = tuple(name for name in METRICS if name != "bound")
 """What an evaluate stage reports for each split."""

@@ -135,7 +135,7 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
         "seed": job.seed,
         "measures": dict(job.measures),
         "metrics": evaluate_tables.flat(pq.read_table(job.output / "summary.parquet")),
-        "diagnosis": evaluate_tables.diagnosis(job.output),
+        "diagnosis": evaluate_tables.diagnosis(found),
     }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
@@ -20,7 +19,7 @@ from vaepipe.evaluation.aggregate import bits_per_dimension
 from vaepipe.evaluation.tail import UNRELIABLE
 from vaepipe.evaluation.validation import ACTIVE
 from vaepipe.pipeline.metrics import METRICS
-from vaepipe.pipeline.stages.evaluate_checks import Line, check, splits
+from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths, splits
 
 SIMULATED = "simulated"
 """The split of examples that the model made."""
@@ -59,6 +58,18 @@ class Found:
     aggregates: Mapping[str, Sequence[Mapping[str, Any]]]
     simulated: Sequence[pa.Table]
 
+    def table(self) -> pa.Table:
+        """All rows."""
+        plain = [part.replace_schema_metadata(None) for part in self.rows]
+        return pa.concat_tables(plain, promote_options="default")
+
+    def dimensions(self) -> dict[str, pa.Table]:
+        """What is known of each latent dimension, by split."""
+        parts: dict[str, list[pa.Table]] = {}
+        for part in self.rows:
+            parts.setdefault(part.column("split")[0].as_py(), []).append(part)
+        return {split: per_dimension(some) for split, some in parts.items()}
+
 
 def write(folder: Path, found: Found) -> None:
     """Write the tables, once they are known not to contradict each other.
@@ -66,11 +77,9 @@ def write(folder: Path, found: Found) -> None:
     Raises:
         EvaluationError: naming the row that cannot be true.
     """
-    plain = [part.replace_schema_metadata(None) for part in found.rows]
-    table = pa.concat_tables(plain, promote_options="default")
-    dimensions = per_dimension(found.rows)
-    lines = list(_summary(found, table, dimensions))
-    check(table, lines, found.simulated)
+    table, dimensions = found.table(), per_dimension(found.rows)
+    lines = list(_summary(found, table))
+    check(table, lines, found.simulated, found.proposal)
     shards.write_table(folder / "per_example.parquet", table.replace_schema_metadata(_about(found)))
     shards.write_table(folder / "per_dimension.parquet", dimensions)
     if len(found.ks) > 1:
@@ -83,14 +92,14 @@ def flat(summary: pa.Table) -> dict[str, float]:
     return {f"{r['split']}/{r['metric']}": r["value"] for r in summary.to_pylist()}
 
 
-def diagnosis(folder: Path) -> list[str]:
-    """What the tables say is wrong with the latent dimensions, and what to do about it."""
-    dimensions = pq.read_table(folder / "per_dimension.parquet")
-    summary = pq.read_table(folder / "summary.parquet").to_pylist()
-    rates = [line["value"] for line in summary if line["metric"] == "rate"]
-    split = next(line["split"] for line in summary if line["metric"] == "active_units")
-    each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
-    return diagnose(each, variances, split, min(rates))
+def diagnosis(found: Found) -> list[str]:
+    """What is wrong with the latent dimensions of each split or its paths, and what to do."""
+    table, said = found.table(), []
+    rates = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
+    for split, dimensions in found.dimensions().items():
+        each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
+        said += diagnose(each, variances, split, rates[split])
+    return [*said, *short_paths(table)]
 
 
 def key(found: Found) -> dict[str, str]:
@@ -111,25 +120,31 @@ def _about(found: Found) -> dict[str, str]:
 
 
 def per_dimension(parts: Sequence[pa.Table]) -> pa.Table:
-    """Rate and activity of each latent dimension over all rows."""
+    """Rate and activity of each latent dimension over all rows.
+
+    Means over draws vary by sigma^2 / draws more than the posterior means that they estimate; what
+    is known of that is taken off. One example, or one draw, says nothing of a variance: null.
+    """
     sums = [json.loads(part.schema.metadata[b"vaepipe.sums"]) for part in parts]
     n = sum(s["n"] for s in sums)
     mean = np.sum([s["mean"] for s in sums], axis=0) / n
     square = np.sum([s["square"] for s in sums], axis=0) / n
-    variance = (square - mean**2).clip(min=0) * (n / max(1, n - 1))
+    noise = np.sum([s["noise"] for s in sums], axis=0) / n
+    spread = n / (n - 1) if n > 1 else np.nan
+    variance = ((square - mean**2) * spread - noise).clip(min=0)
     known = all("rate" in s for s in sums)
     rates = np.sum([s["rate"] for s in sums], axis=0) / n if known else [None] * len(mean)
     return pa.table(
         {
             "dim": pa.array(range(len(mean)), pa.int32()),
             "rate": pa.array(rates, pa.float64()),
-            "variance_of_means": variance,
-            "active": variance > ACTIVE,
+            "variance_of_means": pa.array(variance, from_pandas=True),
+            "active": pa.array(variance > ACTIVE, mask=np.isnan(variance)),
         }
     )
 
 
-def _summary(found: Found, table: pa.Table, dimensions: pa.Table) -> Iterator[Line]:
+def _summary(found: Found, table: pa.Table) -> Iterator[Line]:
     """A line for each split and metric."""
     tables = dict(splits(table))
     for split, rows in tables.items():
@@ -137,11 +152,8 @@ def _summary(found: Found, table: pa.Table, dimensions: pa.Table) -> Iterator[Li
         for line in found.aggregates.get(split, ()):
             yield Line(split=split, **line)
     yield from _generalisation(tables)
-    active = float(np.sum(dimensions.column("active").to_numpy(zero_copy_only=False)))
-    how = f"Var_x E_q[z] > {ACTIVE}"
-    yield Line(",".join(tables), "active_units", active, None, table.num_rows, how)
-    for split, rows in tables.items():
-        yield _collapsed(split, rows, active)
+    for split, dimensions in found.dimensions().items():
+        yield from _use(split, tables[split], dimensions)
     if found.simulated:
         yield from _sandwich(pa.concat_tables(found.simulated))
 
@@ -197,7 +209,8 @@ def _perplexity(split: str, rows: pa.Table, k: int) -> Line:
     """exp(-sum log p(x) / sum of words); its standard error is that of a ratio of sums."""
     nats, words = -rows.column("log_evidence").to_numpy(), rows.column("tokens").to_numpy()
     each = nats.sum() / words.sum()
-    se = math.exp(each) * (nats - each * words).std() / words.mean() / math.sqrt(len(words))
+    se = _se(nats - each * words)
+    se = None if se is None else math.exp(each) * se / words.mean()
     how = "exp(-log_evidence / words), ends of sentences included"
     return Line(split, "perplexity", math.exp(each), se, len(words), how, k)
 
@@ -217,11 +230,16 @@ def _generalisation(tables: Mapping[str, pa.Table]) -> Iterator[Line]:
             yield Line(split, "generalisation_gap", gap, se, len(values), how)
 
 
-def _collapsed(split: str, rows: pa.Table, active: float) -> Line:
-    rate = rows.column("rate").to_numpy().mean()
-    said = collapse({f"{split}/rate": rate, f"{split}/active_units": active}, split)
+def _use(split: str, rows: pa.Table, dimensions: pa.Table) -> Iterator[Line]:
+    """How many dimensions are active, where that is known, and whether the decoder ignores z."""
+    known = {f"{split}/rate": rows.column("rate").to_numpy().mean()}
+    active = dimensions.column("active")
+    if not active.null_count:
+        number = known[f"{split}/active_units"] = float(sum(active.to_pylist()))
+        yield Line(split, "active_units", number, None, len(rows), f"Var_x E_q[z] > {ACTIVE}")
+    said = collapse(known, split)
     how = "1: the rate is below 0.1 nats, or no dimension is active"
-    return Line(split, "collapsed", float(said is not None), None, len(rows), how)
+    yield Line(split, "collapsed", float(said is not None), None, len(rows), how)
 
 
 def _sandwich(table: pa.Table) -> Iterator[Line]:
