@@ -299,3 +299,25 @@ def test_samples_are_a_picture_or_a_table(finished, tmp_path):
     rows = pq.read_table(tmp_path / "rows.parquet")
     assert rows.num_rows == 9
     assert set(np.unique(np.array(rows["x"].to_pylist()))) <= {0.0, 1.0}
+
+
+def test_what_a_run_read_is_encoded_and_latents_lead_back_to_their_run(finished, tmp_path):
+    """`--input runs:/ID/NAME` is a dataset that MLflow remembers; lineage names the model's run."""
+    stages, out = finished.stages(), tmp_path / "codes"
+    source = f"runs:/{stages['codes']['mlflow_run_id']}/digits/test"
+    model = "models:/small-vae@challenger"
+    words = ["--model", model, "--input", source, "--output", out]
+    code, _, err = finished.vaepipe("encode", *words)
+    assert code == 0, err
+    mine = pq.read_table(next(out.glob("part-*.parquet")))
+    theirs = pq.read_table(sorted((finished.home / "codes").glob("part-*.parquet")))
+    theirs = theirs.filter(pa.compute.equal(theirs["split"], "test"))
+    assert mine["id"].equals(theirs["id"]) and mine["mean"].equals(theirs["mean"])
+    code, told, err = finished.vaepipe("lineage", out, "--json")
+    assert code == 0, err
+    found = json.loads(told)
+    assert found["model_uri"] == "models:/small-vae/1"
+    assert found["mlflow_run_id"] == stages["final"]["mlflow_run_id"]
+    assert str(finished.home / "codes") in found["made_with_this_model"]
+    code, _, err = finished.vaepipe("encode", *words[:3], "runs:/0123456789", *words[4:])
+    assert code == 2 and "no run '0123456789'" in err
