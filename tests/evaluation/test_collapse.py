@@ -32,7 +32,7 @@ def test_what_was_not_measured_is_no_sign():
 
 def test_a_sweep_is_not_decided_by_what_no_validation_reports():
     """Bounds of different objectives cannot be compared; the message names what can."""
-    with pytest.raises(UserError, match="unknown metric 'train/bound'.*val/log_evidence"):
+    with pytest.raises(UserError, match=r"unknown metric 'train/bound'.*val/log_evidence"):
         sweepable("train/bound")
     for name in ("val/bound", "val/ess"):
         with pytest.raises(UserError, match=f"unknown metric '{name}'"):

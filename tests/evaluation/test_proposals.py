@@ -9,7 +9,7 @@ from vaepipe.core import SUPPORTS, Conditional, DataSpec, LatentModel
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation import adaptive, score
 from vaepipe.evaluation.adaptive import evaluations
-from vaepipe.evaluation.proposals import defensive
+from vaepipe.evaluation.proposals import defensive, is_real
 from vaepipe.families.normal import DiagonalNormal
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.priors.normal import StandardNormal
@@ -122,3 +122,13 @@ def test_refined_in_many_dimensions_is_the_defensive_mixture_around_the_best_pos
     assert found.ess.mean() > 5 * plain.ess.mean()
     z = (found.log_evidence - ppca.log_evidence(x)) / found.log_evidence_se
     assert z.max() < 4
+
+
+def test_mixtures_of_real_numbers_are_real_and_mixtures_of_bits_are_not():
+    """Else a VampPrior's model is refused by annealing, and its proposal has no wide component."""
+    weights = torch.distributions.Categorical(torch.ones(3))
+    normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3, 2), 1.0), 1)
+    assert is_real(torch.distributions.MixtureSameFamily(weights, normal))
+    bits = torch.distributions.Bernoulli(torch.full((3,), 0.5))
+    assert not is_real(torch.distributions.MixtureSameFamily(weights, bits))
+    assert not is_real(torch.distributions.Beta(torch.ones(2), torch.ones(2)))

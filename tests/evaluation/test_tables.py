@@ -19,6 +19,7 @@ from vaepipe.errors import CompatibilityError, DataError, EvaluationError
 from vaepipe.pipeline import inputs
 from vaepipe.pipeline.stages import evaluate, evaluate_tables
 from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths
+from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import part
 from vaepipe.training import bundle
 
@@ -252,6 +253,8 @@ def test_constant_examples_and_ignored_latents_are_told(tmp_path):
     assert manifest["metrics"]["flat/active_units"] == 0
     assert abs(manifest["metrics"]["flat/mi"]) < 1e-6
     assert manifest["diagnosis"][0].startswith("posterior collapse")
+    events = [json.loads(line) for line in (tmp_path / "out" / JOURNAL).read_text().splitlines()]
+    assert [e["text"] for e in events if e["event"] == "warning"] == manifest["diagnosis"]
 
 
 def test_bits_are_evaluated_but_not_annealed(tmp_path):
@@ -343,6 +346,21 @@ def test_a_collapsed_flow_has_no_active_units_however_few_its_draws(tmp_path, k)
     assert metrics["test/active_units"] == 0 and metrics["test/collapsed"] == 1
 
 
+@pytest.mark.parametrize(("family", "closed"), [("diagonal_normal", True), ("planar", False)])
+def test_the_summary_says_how_each_number_was_made(tmp_path, family, closed):
+    """The ELBO of a mixture's evaluation has draws of its own; a closed form has none."""
+    folder = save(tmp_path / "m", family)
+    data = examples(tmp_path / "test.parquet", 5)
+    proposal = "defensive" if closed else "posterior"
+    run(folder, data, tmp_path / "out", {"evidence": {"k": 7, "proposal": proposal}})
+    summary = pq.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
+    lines = {line["metric"]: line for line in summary}
+    assert lines["log_evidence"]["k"] == lines["ess"]["k"] == 7
+    assert lines["elbo"]["k"] == lines["log_lik"]["k"] == (100 if closed else 7)
+    assert lines["rate"]["k"] == (None if closed else 7)
+    assert ("closed form" in lines["rate"]["estimator"]) == closed
+
+
 def test_active_units_are_of_each_split(model, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -388,6 +406,14 @@ def test_the_command_line_says_what_a_stage_would(model, tmp_path, capfd):
     assert {"test/amort_gap", "test/ais_lower", "simulated/bdmc_gap"} <= set(metrics)
     assert "test/mi" not in metrics
     assert cli.call([str(w) for w in [*words[:-2], "--workspace", tmp_path, "--k", "0"]]) == 2
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_command_line_tells_the_diagnosis(tmp_path, capfd, more):
+    folder, data = save(tmp_path / "m", spoil=flat), examples(tmp_path / "test.parquet", 12)
+    words = ["evaluate", "--model", folder, "--data", data, "--output", tmp_path / "out", "--k", 5]
+    assert cli.call([str(w) for w in [*words, "--workspace", tmp_path, *more]]) == 0
+    assert capfd.readouterr().err.count("posterior collapse: ") == 1
 
 
 def test_names_of_a_view_do_not_replace_columns(model, tmp_path):

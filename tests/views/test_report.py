@@ -172,6 +172,23 @@ def test_the_best_trial_comes_first(sweep, metric, first):
     assert blocks[-1].rows[0][0] == first
 
 
+def test_repeated_seeds_are_told_as_their_mean(page, sweep):
+    """The headline is the mean with its error, not the luckiest seed; in the metric's unit."""
+    best = {"trial": 1, "metric": "val/active_units", "value": 9.0}
+    best |= {"mean": 7.0, "mean_se": 1.0, "repeats": 3}
+    rows = [trial_rows(i, -3.0, **{"val/active_units": u}) for i, u in enumerate((5.0, 9.0, 7.0))]
+    text = page(sweep(rows, best=best)).text
+    assert "7.00 ± 1.00 dimensions" in text and "mean of 3 seeds" in text
+    assert "val/active_units: latent dimensions whose mean varies over examples" in text
+
+
+def test_a_diagnosis_is_on_the_page(page, evaluation):
+    """Word by word."""
+    section = evaluation([-1.0, -2.0])
+    section = dataclasses.replace(section, manifest={"diagnosis": ["test: 1 of 3 is not in use"]})
+    assert "Warning: test: 1 of 3 is not in use" in page(section).text
+
+
 def test_trials_without_a_number_are_listed_and_not_drawn(page, sweep):
     """NaN, infinity and failures: a row in the table, a note instead of a figure."""
     rows = [

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from matplotlib.container import BarContainer
 from PIL import Image
 
 from vaepipe import registry
@@ -109,17 +110,19 @@ def test_the_sandwich_compares_bounds_on_the_same_examples():
     rows = {"elbo": [-93.0, -95.0, -10.0], "log_evidence": [-88.0, -90.0, -9.0],
             "log_evidence_k5": [-90.0, -92.0, -9.5], "log_evidence_k50": [-88.0, -90.0, -9.0],
             "log_evidence_ais": [-87.0, -89.5, None]}  # fmt: skip
-    both = simulated(rate=3.0, bdmc_upper=-79.5, bdmc_lower=-80.0)
+    both = simulated(rate=3.0, bdmc_upper=-79.5, bdmc_lower=-80.0, bdmc_gap=0.5)
     data, two = bounds.sandwich(both, rows).axes
     labels = [t.get_text() for t in data.get_yticklabels()]
     assert labels == ["elbo", "log_evidence_k5", "log_evidence", "log_evidence_ais"]
     means = [c.lines[0].get_xdata()[0] for c in data.containers]
-    assert means == [-94.0, -91.0, -89.0, -88.25]
+    assert means == [-5.75, -2.75, -0.75, 0.0]
+    spans = [np.ptp(s) for c in data.containers for s in c.lines[2][0].get_segments()[0].T[:1]]
+    np.testing.assert_allclose(spans, [0.5, 0.5, 0.5, 0.0], atol=1e-12)
     assert "2 examples" in data.get_xlabel()
     assert [t.get_text() for t in two.get_yticklabels()] == ["bdmc_lower", "bdmc_upper"]
     (between,) = two.patches
     box = between.get_extents().transformed(two.transData.inverted())
-    np.testing.assert_allclose([box.x0, box.x1], [-80.0, -79.5])
+    np.testing.assert_allclose([box.x0, box.x1], [0.0, 0.5], atol=1e-9)
 
 
 def test_a_sandwich_needs_two_sides_or_annealing():
@@ -128,16 +131,21 @@ def test_a_sandwich_needs_two_sides_or_annealing():
     assert bounds.sandwich(simulated(bdmc_lower=-80.0), rows) is None
     assert bounds.sandwich({}, {}) is None
     assert len(bounds.sandwich({}, {**rows, "log_evidence_ais": [-87.0]}).axes) == 1
-    assert len(bounds.sandwich(simulated(bdmc_lower=-80.0, bdmc_upper=-79.0), rows).axes) == 1
+    assert len(bounds.sandwich(simulated(bdmc_lower=-80.0, bdmc_gap=1.0), rows).axes) == 1
 
 
-def test_the_gaps_of_a_split_end_at_their_sum():
-    """Amortization and approximation gap, end to end; rows that were not measured do not count."""
+def test_the_gaps_of_a_split_stand_side_by_side():
+    """Both from zero, so that a negative one hides nothing; unmeasured rows do not count."""
     rows = {"id": [0, 1, 2], "split": ["test"] * 3,
-            "amort_gap": [1.0, 3.0, None], "approx_gap": [0.5, 1.5, None]}  # fmt: skip
-    bars = bounds.gaps(rows).axes[0].patches
-    assert [b.get_width() for b in bars] == [2.0, 1.0]
-    assert bars[1].get_x() == bars[0].get_width()
+            "amort_gap": [1.0, 3.0, None], "approx_gap": [-0.5, -1.5, None]}  # fmt: skip
+    ax = bounds.gaps(rows).axes[0]
+    first, second = ax.patches
+    assert [first.get_width(), second.get_width()] == [2.0, -1.0]
+    assert first.get_x() == second.get_x() == 0
+    assert first.get_y() + first.get_height() <= second.get_y()
+    bars = [c.errorbar for c in ax.containers if isinstance(c, BarContainer)]
+    spans = [np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) for bar in bars]
+    np.testing.assert_allclose(spans, [2.0, 1.0])
     assert bounds.gaps({"id": [0], "amort_gap": [1.0]}) is None
 
 

@@ -130,8 +130,6 @@ def command(model: str, data: str, output: Path, as_json: bool, **options: Any) 
         echo_json(manifest)
     else:
         summarise(manifest["metrics"])
-        for sentence in manifest["diagnosis"]:
-            click.echo(sentence, err=True)
     return 0
 
 

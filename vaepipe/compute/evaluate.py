@@ -73,7 +73,7 @@ class Evaluator:
         columns |= self._gaps(unit, ids, x, scores) | self._annealed(unit, ids, x)
         if self.lexicon is not None:
             columns["tokens"] = pa.array(self.lexicon.lengths(x), pa.int32())
-        sums = json.dumps(_sums(scores)).encode()
+        sums = json.dumps({**_sums(scores), "closed": scores.closed}).encode()
         table = pa.table(columns).replace_schema_metadata({b"vaepipe.sums": sums})
         shards.write_table(self.parts / unit["part"], table)
 

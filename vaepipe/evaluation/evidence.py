@@ -38,7 +38,7 @@ _MOMENT_SEED = 0x3032
 class Scores(NamedTuple):
     """What is known of each example of a batch; nats unless said otherwise, float64.
 
-    Shapes are `[batch]`, and `[batch, d]` for the last four, d = number of latent dimensions.
+    Shapes are `[batch]`, and `[batch, d]` from `mean` on, d = number of latent dimensions.
     """
 
     log_evidence: Tensor
@@ -65,6 +65,8 @@ class Scores(NamedTuple):
     """Standard deviation of q(z | x) in each dimension."""
     rate_per_dimension: Tensor | None
     """The rate of each dimension, where q and p factorise."""
+    closed: bool
+    """Whether `rate` is in closed form."""
 
 
 @torch.no_grad()
@@ -131,9 +133,9 @@ def joined(parts: Sequence[Scores]) -> Scores:
     curve = {k: torch.cat([at[k] for at in columns["at"]]) for k in columns["at"][0]}
     each = columns["rate_per_dimension"]
     whole = None if any(part is None for part in each) else torch.cat(each)
-    named = ("at", "rate_per_dimension")
+    named = ("at", "rate_per_dimension", "closed")
     rest = {name: torch.cat(column) for name, column in columns.items() if name not in named}
-    return Scores(**rest, at=curve, rate_per_dimension=whole)
+    return Scores(**rest, at=curve, rate_per_dimension=whole, closed=all(columns["closed"]))
 
 
 def over_draws(value: Tensor, dims: int) -> Tensor:
@@ -219,6 +221,7 @@ def _scores(weights: Weights, parts: _Parts) -> Scores:
         mean_se=parts.mean_se,
         scale=parts.scale,
         rate_per_dimension=parts.each,
+        closed=parts.closed,
     )
 
 

@@ -174,7 +174,7 @@ def is_real(d: Distribution) -> bool:
         support = d.support
     except NotImplementedError:
         return False
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of events, and of mixtures
         support = support.base_constraint
     return type(support) is type(constraints.real)
 

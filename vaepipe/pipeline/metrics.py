@@ -86,6 +86,17 @@ def sweepable(name: str) -> Metric:
     return SWEEPABLE[name]
 
 
+def unit_of(name: str) -> str:
+    """The unit of `<split>/<metric>`; nats where the metric is not known.
+
+    Example:
+        >>> unit_of("val/log_evidence"), unit_of("val/active_units")
+        ('nats', 'dimensions')
+    """
+    metric = METRICS.get(name.partition("/")[2])
+    return metric.unit if metric else "nats"
+
+
 def direction(name: str) -> Literal["max", "min"]:
     """Which way a metric of a sweep is better.
 

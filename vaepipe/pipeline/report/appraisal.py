@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vaepipe.evaluation import collapse
 from vaepipe.pipeline.report import bounds, faces, scores, sheets, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Section, Table, Worst
 from vaepipe.pipeline.report.tables import Columns, read
@@ -25,9 +24,7 @@ GAPS = (
 def chapter(section: Section) -> Iterator[Block]:
     """Its numbers, how far they can be trusted, and the examples it explains least."""
     columns = read(section.path / "summary.parquet")
-    metrics = section.manifest.get("metrics", {})
-    found = (collapse(metrics, split) for split in section.manifest.get("splits", ()))
-    yield from (Note(f"Warning: {text}") for text in found if text)
+    yield from (Note(f"Warning: {text}") for text in section.manifest.get("diagnosis", ()))
     head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
     rows = scores.summary(columns)
     view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
@@ -70,7 +67,7 @@ def _trust(section: Section, summary: Columns, examples: Columns) -> Iterator[Bl
         yield Plot("k-curve", "Evidence and the number of samples", text, drawn)
     drawn = bounds.sandwich(summary, examples)
     if drawn is not None:
-        text = "Every bound on the same examples; bars: one standard error over them."
+        text = "Differences of bounds on the same examples; bars: their standard error."
         yield Plot("sandwich", "Bounds from both sides", text, drawn)
     drawn = bounds.gaps(examples)
     if drawn is not None:

@@ -16,14 +16,14 @@ from vaepipe.pipeline.report.tables import Columns, has_values, numbers
 
 EVIDENCE, AIS, LOG = "log_evidence", "log_evidence_ais", "log_evidence_k"
 K = re.compile(rf"{LOG}\d+")
-SIMULATED = ("bdmc_lower", "bdmc_upper")
+LOWER, UPPER, GAP = "bdmc_lower", "bdmc_upper", "bdmc_gap"
 GAPS = (("amort_gap", "amortization"), ("approx_gap", "approximation"))
 TAIL = 0.7
 """Beyond this shape of the tail importance weights are not to be trusted (Vehtari et al., 2024)."""
 
 
 class Value(NamedTuple):
-    """A row of a summary: mean and standard error, nats."""
+    """A mean and its standard error, nats."""
 
     label: str
     mean: float
@@ -55,7 +55,10 @@ def k_curve(columns: Columns) -> Figure | None:
 
 
 def sandwich(summary: Columns, examples: Columns) -> Figure | None:
-    """Lower bounds of the same examples; below, the interval with the truth of simulated ones.
+    """How far apart bounds of the same examples are, those of data and those of simulated ones.
+
+    Every bound is shown as its mean difference from annealing, or from the lower of two sides:
+    what examples have in common does not count as an error.
 
     Args:
         summary: the evaluation's metrics, among them both sides of simulated data.
@@ -76,9 +79,11 @@ def sandwich(summary: Columns, examples: Columns) -> Figure | None:
         _points(ax, rows)
         if rows is lower:
             _between(ax, rows)
-            ax.set_xlabel("simulated data: the truth lies in between (nats)")
+            ax.set_xlabel(f"simulated data, minus {LOWER}: the truth lies in between (nats)")
         else:
-            ax.set_xlabel(f"{words.number(annealed(examples))} examples: lower bounds (nats)")
+            ax.set_xlabel(
+                f"{words.number(annealed(examples))} examples: lower bounds minus {AIS} (nats)"
+            )
     return made
 
 
@@ -88,16 +93,17 @@ def annealed(examples: Columns) -> int:
 
 
 def gaps(columns: Columns) -> Figure | None:
-    """Mean distance of ELBO and evidence, split into what a better q(z|x) of each example wins."""
+    """The two parts of the distance of ELBO and evidence, side by side: either may be negative."""
     known = [(name, label) for name, label in GAPS if has_values(numbers(columns, name))]
     if len(known) < len(GAPS):
         return None
     splits = np.array([str(s) for s in columns.get("split", [""] * len(numbers(columns, "id")))])
     names = list(dict.fromkeys(splits.tolist()))
-    made = style.figure(1.2 + 0.4 * len(names))
+    made = style.figure(1.2 + 0.6 * len(names))
     ax = style.axes(made, grid="x")
     for place, split in enumerate(names):
-        _stack(ax, place, {label: numbers(columns, n)[splits == split] for n, label in known})
+        _pair(ax, place, {label: numbers(columns, n)[splits == split] for n, label in known})
+    ax.axvline(0.0, color=style.INK, lw=0.8)
     ax.set_yticks(range(len(names)), [words.plain(n, 16) for n in names], parse_math=False)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel("nats per example")
@@ -115,7 +121,7 @@ def tails(columns: Columns) -> str | None:
 
 
 def _annealed(examples: Columns) -> list[Value]:
-    """Means over the annealed examples of each bound that they have, the loosest kind first."""
+    """Each bound minus annealing over the annealed examples, the loosest kind first."""
     rows = np.isfinite(numbers(examples, AIS))
     if not rows.any():
         return []
@@ -123,7 +129,8 @@ def _annealed(examples: Columns) -> list[Value]:
     found = {name: numbers(examples, name)[rows] for name in ("elbo", *ks, EVIDENCE, AIS)}
     if ks and np.array_equal(found[ks[-1]], found[EVIDENCE], equal_nan=True):
         del found[ks[-1]]
-    return [_mean(name, values) for name, values in found.items() if np.isfinite(values).any()]
+    known = {name: values for name, values in found.items() if np.isfinite(values).any()}
+    return [_mean(name, values - found[AIS]) for name, values in known.items()]
 
 
 def _mean(name: str, values: np.ndarray) -> Value:
@@ -133,14 +140,12 @@ def _mean(name: str, values: np.ndarray) -> Value:
 
 
 def _simulated(summary: Columns) -> list[Value]:
-    """Both sides, where both are known."""
+    """Both sides, minus the lower one, where the gap is known."""
     value, se = numbers(summary, "value"), numbers(summary, "se")
-    found = [
-        Value(name, value[i], se[i])
-        for i, name in enumerate(summary.get("metric", []))
-        if name in SIMULATED and np.isfinite(value[i])
-    ]
-    return sorted(found, key=lambda v: SIMULATED.index(v.label)) if len(found) > 1 else []
+    known = [i for i, name in enumerate(summary.get("metric", [])) if name == GAP]
+    if not known or not np.isfinite(value[known[0]]):
+        return []
+    return [Value(LOWER, 0.0, np.nan), Value(UPPER, value[known[0]], se[known[0]])]
 
 
 def _points(ax: Axes, rows: Sequence[Value]) -> None:
@@ -157,17 +162,16 @@ def _between(ax: Axes, rows: Sequence[Value]) -> None:
     ax.axvspan(min(r.mean for r in rows), max(r.mean for r in rows), color=style.THIRD, alpha=0.15)
 
 
-def _stack(ax: Axes, place: int, parts: Mapping[str, np.ndarray]) -> None:
-    """Bars end to end, the standard error at the end of each."""
-    start = 0.0
-    for (label, values), colour in zip(parts.items(), (style.SECOND, style.ACCENT), strict=False):
-        known = values[np.isfinite(values)]
-        if not len(known):
+def _pair(ax: Axes, place: int, parts: Mapping[str, np.ndarray]) -> None:
+    """Bars from zero, the standard error at the end of each where it is known."""
+    looks = zip(parts.items(), (style.SECOND, style.ACCENT), (-0.19, 0.19), strict=False)
+    for (label, values), colour, shift in looks:
+        if not np.isfinite(values).any():
             continue
-        mean, se = known.mean(), known.std() / np.sqrt(len(known))
-        ax.barh(place, mean, left=start, xerr=se, color=colour, height=0.55, label=f"{label} gap",
+        _, mean, se = _mean(label, values)
+        ax.barh(place + shift, mean, xerr=np.nan_to_num(se), color=colour, height=0.36,
+                label=f"{label} gap",
                 error_kw={"ecolor": style.INK, "capsize": 3, "lw": 1})  # fmt: skip
-        start += mean
 
 
 def _once(ax: Axes) -> tuple[list[Artist], list[str]]:

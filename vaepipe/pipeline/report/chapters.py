@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaepipe.pipeline.metrics import SWEEPABLE
+from vaepipe.pipeline.metrics import METRICS, SWEEPABLE, unit_of
 from vaepipe.pipeline.report import appraisal, curves, fitted, sentences, sheets, tradeoff, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Sample, Section, Table
 from vaepipe.pipeline.report.tables import Columns, latents, read
@@ -16,10 +16,7 @@ from vaepipe.registry import PartSpec
 POINTS = 5000
 EXAMPLES = 48
 CURVES_SHOWN = 64
-EVIDENCE = (
-    "Importance-sampled log p(x) on the validation split, whatever the trial was trained on; bars "
-    "are one standard error over the examples."
-)
+BARS = "Bars: one standard error, over the examples, or over seeds where settings were repeated."
 
 TRADEOFF = (
     "Validation split: what a code costs, and what is lost with it. Models on a dotted line have "
@@ -102,7 +99,9 @@ def _sweep(section: Section) -> Iterator[Block]:
     if board is None:
         yield Note(f"No trial has a finite {metric}.")
     else:
-        yield Plot("leaderboard", "Leaderboard", EVIDENCE, board)
+        about = METRICS[metric.partition("/")[2]].about if metric in SWEEPABLE else metric
+        text = f"{metric}: {about}, on the validation split. {BARS}"
+        yield Plot("leaderboard", "Leaderboard", text, board)
     lines = curves.overlay(_histories(section.path, rows, metric, mode), best)
     if lines is not None:
         yield Plot("curves", "Trials over epochs", "Lines end where a trial was stopped.", lines)
@@ -190,7 +189,11 @@ def _headline_sweep(section: Section) -> list[tuple[str, str]]:
     if "value" not in best:
         return []
     what = f"{best.get('metric')}, best of sweep {section.name} (trial {best.get('trial')})"
-    return [(f"{words.number(best['value'])} nats", what)]
+    value, se = best["value"], None
+    if "mean" in best:
+        value, se = best["mean"], best["mean_se"]
+        what += f", mean of {best.get('repeats')} seeds"
+    return [(f"{words.measured(value, se)} {unit_of(str(best.get('metric')))}", what)]
 
 
 def _headline_train(section: Section) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vaepipe.pipeline.metrics import unit_of
 from vaepipe.pipeline.report import style, words
 from vaepipe.pipeline.report.tables import Columns, has_values, numbers
 
@@ -112,7 +113,7 @@ def leaderboard(rows: Sequence[Trial], metric: str, mode: str) -> Figure | None:
     _frame_board(ax, values, errors, mode)
     for place, row in enumerate(shown):
         _board_row(ax, place, row, values[place], errors[place])
-    ax.set_xlabel(f"{metric} (nats per example)", parse_math=False)
+    ax.set_xlabel(f"{metric} ({unit_of(metric)})", parse_math=False)
     return made
 
 

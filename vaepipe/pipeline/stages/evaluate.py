@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from vaepipe import files
 from vaepipe.compute.base import Compute
 from vaepipe.errors import DataError
+from vaepipe.journal import Journal
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
@@ -21,6 +22,7 @@ from vaepipe.pipeline.stages import evaluate_tables
 from vaepipe.pipeline.stages.evaluate_tables import SIMULATED, Found
 from vaepipe.pipeline.stages.follow import follow
 from vaepipe.pipeline.stages.train import data_ref
+from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 from vaepipe.training.bundle import Bundle
@@ -125,6 +127,8 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
     found = _found(job, loaded, units, parts)
     evaluate_tables.write(job.output, found)
     shutil.rmtree(parts)
+    said = evaluate_tables.diagnosis(found)
+    _warn(job.output, said)
     return {
         "model": str(job.model),
         "model_digest": loaded.digest,
@@ -135,8 +139,15 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
         "seed": job.seed,
         "measures": dict(job.measures),
         "metrics": evaluate_tables.flat(pq.read_table(job.output / "summary.parquet")),
-        "diagnosis": evaluate_tables.diagnosis(found),
+        "diagnosis": said,
     }
+
+
+def _warn(folder: Path, said: Sequence[str]) -> None:
+    """Tell whoever follows the stage."""
+    journal = Journal(folder / JOURNAL)
+    for text in said:
+        journal.write("warning", text=text)
 
 
 def _units(job: Evaluation) -> list[dict[str, Any]]:

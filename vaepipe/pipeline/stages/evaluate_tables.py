@@ -16,6 +16,7 @@ from vaepipe.core import DataSpec
 from vaepipe.data import shards
 from vaepipe.evaluation import collapse, diagnose
 from vaepipe.evaluation.aggregate import bits_per_dimension
+from vaepipe.evaluation.evidence import ELBO_DRAWS
 from vaepipe.evaluation.tail import UNRELIABLE
 from vaepipe.evaluation.validation import ACTIVE
 from vaepipe.pipeline.metrics import METRICS
@@ -32,15 +33,17 @@ PROPOSALS = {
 MEANS = {
     "elbo": "log_lik - rate",
     "log_lik": "mean over posterior samples",
-    "rate": "closed form, else mean over posterior samples",
+    "rate": "mean over posterior samples",
     "ess": "(sum w)^2 / sum w^2",
     "log_evidence_ais": f"{ANNEALED}, lower bound",
     "approx_gap": "log_evidence - ELBO of the best q of the family",
     "amort_gap": "ELBO of the best q of the family - ELBO of the encoder's",
 }
 """Metrics that are the mean of a column of the table of examples, and how they were estimated."""
-SAMPLED = ("elbo", "log_lik", "rate", "ess", "approx_gap")
-"""Those that depend on the number of samples."""
+SAMPLED = ("ess", "approx_gap")
+"""Those that depend on the samples of the evidence."""
+OWN = ("elbo", "log_lik", "rate")
+"""Those of q(z | x) itself: from its own draws, where the evidence has another proposal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Found:
     rows: Sequence[pa.Table]
     aggregates: Mapping[str, Sequence[Mapping[str, Any]]]
     simulated: Sequence[pa.Table]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the rate has a closed form."""
+        return all(sums["closed"] for sums in map(_sums, self.rows))
 
     def table(self) -> pa.Table:
         """All rows."""
@@ -119,13 +127,17 @@ def _about(found: Found) -> dict[str, str]:
     return {f"vaepipe.{name}": str(value) for name, value in about.items()}
 
 
+def _sums(part: pa.Table) -> dict[str, Any]:
+    return json.loads(part.schema.metadata[b"vaepipe.sums"])
+
+
 def per_dimension(parts: Sequence[pa.Table]) -> pa.Table:
     """Rate and activity of each latent dimension over all rows.
 
     Means over draws vary by sigma^2 / draws more than the posterior means that they estimate; what
     is known of that is taken off. One example, or one draw, says nothing of a variance: null.
     """
-    sums = [json.loads(part.schema.metadata[b"vaepipe.sums"]) for part in parts]
+    sums = [_sums(part) for part in parts]
     n = sum(s["n"] for s in sums)
     mean = np.sum([s["mean"] for s in sums], axis=0) / n
     square = np.sum([s["square"] for s in sums], axis=0) / n
@@ -166,8 +178,7 @@ def _split_lines(found: Found, split: str, rows: pa.Table) -> Iterator[Line]:
             yield _mean(split, f"log_evidence_k{each}", rows, f"{how}, first {each} samples", each)
     for metric, estimator in MEANS.items():
         if metric in rows.column_names and rows.column(metric).null_count < len(rows):
-            used = k if metric in SAMPLED else None
-            yield _mean(split, metric, rows, estimator, used)
+            yield _mean(split, metric, rows, *_made(found, metric, estimator))
     if "log_evidence_ais" in rows.column_names:
         yield _mean(split, "log_evidence_ais", rows, ANNEALED)._replace(metric="ais_lower")
     yield from _khat(split, rows, k)
@@ -175,6 +186,16 @@ def _split_lines(found: Found, split: str, rows: pa.Table) -> Iterator[Line]:
         yield _perplexity(split, rows, k)
     else:
         yield _bits(found, split, rows, k)
+
+
+def _made(found: Found, metric: str, estimator: str) -> tuple[str, int | None]:
+    """How a mean was estimated, and from how many samples."""
+    k = found.ks[-1]
+    if metric == "rate" and found.closed:
+        return "closed form", None
+    if metric in OWN:
+        return estimator, k if found.proposal == "posterior" else ELBO_DRAWS
+    return estimator, k if metric in SAMPLED else None
 
 
 def _mean(split: str, column: str, rows: pa.Table, estimator: str, k: int | None = None) -> Line:

@@ -256,7 +256,7 @@ def _publish(
     record.tags(
         {
             "vaepipe.best_trial": str(best["trial"]),
-            f"vaepipe.best.{best['metric']}": f"{best['value']:.4f}",
+            f"vaepipe.best.{best['metric']}": f"{best.get('mean', best['value']):.4f}",
         }
     )
     child = watcher.record(f"{best['trial']:05d}") or record
