@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
@@ -17,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from vaepipe.data import schema
+from vaepipe.data import places, schema
+from vaepipe.data.places import address, below, filesystem, reaching, shown
 from vaepipe.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -25,6 +25,8 @@ GROUP = 1024
 """Rows of a group where the file has no groups of its own."""
 BUFFER = 2**20
 """Bytes of a column chunk that are held while it is decoded."""
+END = 2**16
+"""Bytes at the end of a file that are fetched to look at it."""
 
 
 class About(NamedTuple):
@@ -35,7 +37,7 @@ class About(NamedTuple):
     schema: pa.Schema
     """Names and types of the columns."""
     content: str
-    """A digest of sizes, schema and the like; it does not see every change of a value."""
+    """A digest of the footer, of the end of an array, of names, sizes and times of images."""
 
 
 class Format(Protocol):
@@ -58,13 +60,15 @@ class ParquetFormat:
 
     def look(self, path: str) -> About:
         """The footer."""
-        with open_parquet(path) as file:
+        with _open(path) as file:
+            end = _end(file)
+            footer = 8 + int.from_bytes(end[-8:-4], "little")
+            if len(end) < footer <= file.size():
+                end = _end(file, footer)
+        with _parquet(path, pa.BufferReader(end)) as file:
             meta = file.metadata
-            groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-            sizes = [group.total_byte_size for group in groups]
-            content = _digest(meta.num_rows, meta.serialized_size, sizes)
-            rows = tuple(group.num_rows for group in groups)
-            return About(rows, file.schema_arrow, content)
+            rows = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+            return About(rows, file.schema_arrow, hashlib.sha256(end[-footer:]).hexdigest())
 
     def batches(
         self, path: str, groups: range, columns: Sequence[str], size: int
@@ -81,26 +85,28 @@ class NpyFormat:
     """Rows of a `.npy` array, read by position; its only column is `x`."""
 
     def look(self, path: str) -> About:
-        """The header."""
-        shape, kind, _ = _header(path)
-        kinds = pa.schema([("x", schema.vector(pa.from_numpy_dtype(kind), shape[1:]))])
-        return About(even(shape[0]), kinds, _digest(shape, kind.str))
+        """The header, and whether all rows are there."""
+        with _open(path) as file:
+            shape, kind = _header(path, file)
+            kinds = pa.schema([("x", schema.vector(pa.from_numpy_dtype(_native(kind)), shape[1:]))])
+            content = hashlib.sha256(_end(file)).hexdigest()
+        return About(even(shape[0]), kinds, _digest(shape, kind.str, content))
 
     def batches(
         self, path: str, groups: range, columns: Sequence[str], size: int
     ) -> Iterator[pa.RecordBatch]:
         """Rows as vectors of the array's type."""
-        shape, kind, offset = _header(path)
-        first, last = groups.start * GROUP, min(groups.stop * GROUP, shape[0])
-        width = math.prod(shape[1:])
         with _open(path) as file:
-            file.seek(offset + first * width * kind.itemsize)
+            shape, kind = _header(path, file)
+            first, last = groups.start * GROUP, min(groups.stop * GROUP, shape[0])
+            width = math.prod(shape[1:])
+            file.seek(file.tell() + first * width * kind.itemsize)
             for start in range(first, last, size):
                 rows = min(size, last - start)
                 flat = np.frombuffer(file.read(rows * width * kind.itemsize), kind)
                 if "x" in columns:
-                    x = schema.to_vectors(flat.reshape(rows, width))
-                    yield pa.RecordBatch.from_arrays([x], ["x"])
+                    whole = flat.astype(_native(kind), copy=False).reshape(rows, width)
+                    yield pa.RecordBatch.from_arrays([schema.to_vectors(whole)], ["x"])
 
 
 @final
@@ -110,9 +116,8 @@ class ImageFormat:
     def look(self, path: str) -> About:
         """Names, sizes and times."""
         found = _images(path)
-        content = _digest([(each.base_name, each.size, each.mtime_ns) for each in found])
         kinds = pa.schema([("x", pa.binary()), ("path", pa.string())])
-        return About(even(len(found)), kinds, content)
+        return About(even(len(found)), kinds, _names(path, found))
 
     def batches(
         self, path: str, groups: range, columns: Sequence[str], size: int
@@ -124,7 +129,7 @@ class ImageFormat:
             part = chosen[start : start + size]
             made = {
                 "x": lambda part=part: [system.open_input_stream(i.path).read() for i in part],
-                "path": lambda part=part: [_below(i.path, root) for i in part],
+                "path": lambda part=part: [below(i.path, root) for i in part],
             }
             yield pa.RecordBatch.from_pydict({name: made[name]() for name in columns})
 
@@ -144,34 +149,44 @@ def find(path: str) -> tuple[str, list[str]]:
 
     Raises:
         DataError: there are none.
+        Unreachable: a store does not answer, or does not let us in.
     """
     system, root = filesystem(path)
-    if system.get_file_info(root).type == fs.FileType.File:
-        return ("npy" if root.endswith(".npy") else "parquet"), [path]
-    names = _names(system, root)
-    place, mark, query = path.partition("?") if "://" in path else ("", "", "")
-    prefix = place[: len(place) - len(root.lstrip("/"))]
+    with reaching(path):
+        if system.get_file_info(root).type == fs.FileType.File:
+            return ("npy" if root.endswith(".npy") else "parquet"), [path]
+    names = [each.path for each in places.listed(path)]
     for kind in ("parquet", "npy"):
-        found = [name for name in names if name.endswith(f".{kind}")]
+        found = [address(path, name) for name in names if name.endswith(f".{kind}")]
         if found:
-            inside = [f"{prefix}{name.lstrip('/')}{mark}{query}" for name in found]
-            return kind, inside if prefix else found
-    if any(name.lower().endswith(IMAGES) for name in names) and "*" not in root:
+            return kind, found
+    glob = places.is_glob(path)
+    if any(below(name, root).lower().endswith(IMAGES) for name in names) and not glob:
         return "images", [path]
     raise DataError(
-        f"{path}: no Parquet files there, nor `.npy` arrays, nor a folder of PNG or JPEG images."
+        f"{shown(path)}: no Parquet files there, nor `.npy` arrays, nor a folder of PNG or JPEG "
+        f"images.{' A glob names files; `**` goes through folders.' if glob else ''}"
     )
 
 
 def stamp(path: str) -> dict[str, Any]:
-    """Size and time of the last change of a file: what tells that somebody wrote to it."""
+    """What tells that somebody wrote to a file: size, time of the last change, a store's tag.
+
+    Of a folder of images all names, sizes and times, as a digest.
+    """
     system, name = filesystem(path)
-    info = system.get_file_info(name)
-    if info.type == fs.FileType.Directory:
-        found = _images(path)
-        sizes = sum(each.size for each in found)
-        return {"size": sizes, "mtime_ns": max((i.mtime_ns for i in found), default=0)}
-    return {"size": info.size, "mtime_ns": info.mtime_ns}
+    with reaching(path):
+        info = system.get_file_info(name)
+        if info.type == fs.FileType.Directory:
+            found = _images(path)
+            sizes, times = ([getattr(i, what) for i in found] for what in ("size", "mtime_ns"))
+            last = max(times, default=0)
+            return {"size": sum(sizes), "mtime_ns": last, "names": _names(path, found)}
+        made = {"size": info.size, "mtime_ns": info.mtime_ns}
+        if system.type_name != "local" and info.type == fs.FileType.File:
+            with system.open_input_file(name) as file:  # a store's times are of whole seconds
+                made["tag"] = (file.metadata() or {}).get("ETag", b"").decode()
+        return made
 
 
 def open_parquet(path: str) -> pq.ParquetFile:
@@ -181,24 +196,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
         DataError: it is missing or no Parquet file.
     """
     system, name = filesystem(path)
-    try:
-        return pq.ParquetFile(name, filesystem=system, buffer_size=BUFFER, pre_buffer=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-
-
-def filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """Arrow's filesystem of a path or URI, and the name in it.
-
-    Raises:
-        DataError: Arrow does not know this kind of place.
-    """
-    try:
-        if "://" in path:
-            return fs.FileSystem.from_uri(path)
-        return fs.LocalFileSystem(), str(Path(path).absolute())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: Arrow cannot open this place: {error}") from error
+    return _parquet(path, name, filesystem=system)
 
 
 def even(rows: int) -> tuple[int, ...]:
@@ -211,66 +209,65 @@ def even(rows: int) -> tuple[int, ...]:
     return tuple(min(GROUP, rows - start) for start in range(0, rows, GROUP))
 
 
-def _names(system: fs.FileSystem, root: str) -> list[str]:
-    """Files below a folder, or those that a glob in the last part of the path matches."""
-    folder, pattern = root.rpartition("/")[::2] if "*" in root else (root, "*")
-    return [i.path for i in _listed(system, folder, "*" not in root) if _fits(i.path, pattern)]
-
-
-def _fits(path: str, pattern: str) -> bool:
-    return PurePosixPath(path).match(pattern)
-
-
-def _listed(system: fs.FileSystem, folder: str, recursive: bool) -> list[fs.FileInfo]:
-    """Files of a folder by name; hidden and `_` ones, and what is in such folders, left out."""
-    chosen = fs.FileSelector(folder or "/", recursive=recursive, allow_not_found=True)
-    shown = [
-        each
-        for each in system.get_file_info(chosen)
-        if each.type == fs.FileType.File
-        and not any(part.startswith((".", "_")) for part in _below(each.path, folder).split("/"))
-    ]
-    return sorted(shown, key=lambda each: each.path)
+def _parquet(path: str, source: Any, **options: Any) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False, **options)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{shown(path)}: not a readable Parquet file: {error}") from error
 
 
 def _images(path: str) -> list[fs.FileInfo]:
-    system, root = filesystem(path)
-    return [i for i in _listed(system, root, True) if i.path.lower().endswith(IMAGES)]
+    return [i for i in places.listed(path) if i.path.lower().endswith(IMAGES)]
 
 
-def _below(path: str, root: str) -> str:
-    return path.removeprefix(root).lstrip("/")
+def _names(path: str, found: Sequence[fs.FileInfo]) -> str:
+    """A digest of names, sizes and times."""
+    _, root = filesystem(path)
+    return _digest([(below(each.path, root), each.size, each.mtime_ns) for each in found])
 
 
 def _open(path: str) -> pa.NativeFile:
     system, name = filesystem(path)
-    try:
+    with reaching(path):
         return system.open_input_file(name)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened: {error}") from error
 
 
-def _header(path: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, type and place of the first value of an array.
+def _end(file: pa.NativeFile, most: int = END) -> bytes:
+    file.seek(max(0, file.size() - most))
+    return file.read()
+
+
+def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array; the file is left at its first value.
 
     Raises:
-        DataError: no array, or one that is not stored row by row.
+        DataError: no array, one that is not stored row by row, or rows that are missing.
     """
-    with _open(path) as file:
-        try:
-            major, _ = np.lib.format.read_magic(file)
-            read = {1: np.lib.format.read_array_header_1_0}.get(
-                major, np.lib.format.read_array_header_2_0
-            )
-            shape, column_major, kind = read(file)
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path}: not a readable `.npy` array: {error}") from error
-        if column_major or not shape or kind.kind not in "uifb":
-            raise DataError(
-                f"{path}: expected an array of numbers, row after row, got {kind} of shape {shape}"
-                f"{' in Fortran order' if column_major else ''}."
-            )
-        return tuple(shape), kind, file.tell()
+    try:
+        major, _ = np.lib.format.read_magic(file)
+        read = {1: np.lib.format.read_array_header_1_0}.get(
+            major, np.lib.format.read_array_header_2_0
+        )
+        shape, column_major, kind = read(file)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{shown(path)}: not a readable `.npy` array: {error}") from error
+    if column_major or not shape or kind.kind not in "uifb" or kind.itemsize > 8:
+        raise DataError(
+            f"{shown(path)}: expected an array of numbers, row after row, got {kind} of shape "
+            f"{shape}{' in Fortran order' if column_major else ''}."
+        )
+    whole = file.tell() + math.prod(shape) * kind.itemsize
+    if file.size() < whole:
+        raise DataError(
+            f"{shown(path)}: cut short: {whole} bytes expected for {kind} of shape {shape}, got "
+            f"{file.size()}. Copy it again."
+        )
+    return tuple(shape), kind
+
+
+def _native(kind: np.dtype[Any]) -> np.dtype[Any]:
+    """The same numbers in the byte order of this machine."""
+    return kind.newbyteorder("=")
 
 
 def _digest(*parts: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from vaepipe.core.spec import Shape
 from vaepipe.data import formats, shards, values
 from vaepipe.data.formats import About, Format, find
 from vaepipe.data.formats import open_parquet as open_file
+from vaepipe.data.places import shown, stem
 from vaepipe.errors import DataError, did_you_mean
 
 LOOKERS = 32
@@ -24,7 +25,18 @@ LOOKERS = 32
 
 NOTHING = pa.schema([])
 
-__all__ = ["Batch", "Piece", "Source", "digest", "find", "of_files", "of_split", "open_file"]
+__all__ = [
+    "Batch",
+    "Piece",
+    "Source",
+    "digest",
+    "find",
+    "of_files",
+    "of_split",
+    "open_file",
+    "shown",
+    "stem",
+]
 
 
 class Piece(NamedTuple):
@@ -63,6 +75,8 @@ class Source:
         column: the examples: one column, or one for each value.
         id_column: unique integers; None numbers the rows through all files.
         kind: a name in `formats.FORMATS`.
+        types: of the other columns of the first file; a file with another type is refused when the
+            column is kept, because outputs of several types are no table.
     """
 
     files: tuple[str, ...]
@@ -70,6 +84,7 @@ class Source:
     column: tuple[str, ...] = ("x",)
     id_column: str | None = "id"
     kind: str = "parquet"
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def format(self) -> Format:
@@ -77,9 +92,14 @@ class Source:
         return formats.FORMATS[self.kind]
 
     def pieces(self) -> list[Piece]:
-        """Every file, looked at; many at a time, because each is a wait."""
+        """Every file, looked at; many at a time, because each is a wait.
+
+        Raises:
+            DataError: a file cannot be read, or has not the columns of the first.
+        """
+        first = self.format.look(self.files[0]).schema
         with ThreadPoolExecutor(LOOKERS) as pool:
-            looked = list(pool.map(self._look, self.files))
+            looked = list(pool.map(lambda path: self._look(path, first), self.files))
         starts = np.cumsum([0, *(sum(about.groups) for about, _ in looked)]).tolist()
         return [
             Piece(path, about, start, stamp)
@@ -109,7 +129,8 @@ class Source:
         for batch in batches:
             refuse(unit["path"], batch.bad)
         if not batches:
-            return np.zeros(0, np.int64), np.zeros((0, *self.shape), np.float32), pa.table({})
+            kept = self.schema(keep).empty_table()
+            return np.zeros(0, np.int64), np.zeros((0, *self.shape), np.float32), kept
         ids, x = (np.concatenate([b[i] for b in batches]) for i in (1, 2))
         return ids, x, pa.concat_tables([batch.kept for batch in batches])
 
@@ -131,6 +152,9 @@ class Source:
             keep: columns that pass through.
             size: rows of a batch, good and bad; the last one may have fewer.
             row: position of the first row in the file; None looks it up.
+
+        Raises:
+            DataError: the file cannot be read, or has not the columns of the first.
         """
         wanted = list(dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep]))
         first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
@@ -138,8 +162,10 @@ class Source:
             for table in rebatched(self.format.batches(path, groups, wanted, size), size):
                 yield self._batch(path, table, first, start, keep)
                 first, start = first + table.num_rows, start + table.num_rows
-        except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            where = f"{path}: rows from {first}"
+        except DataError:
+            raise
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            where = f"{shown(path)}: rows from {first}"
             raise DataError(f"{where} cannot be read: {error}") from error
 
     def columns(self) -> list[str]:
@@ -160,20 +186,45 @@ class Source:
         lists = {name: tuple(data[name]) for name in ("files", "shape", "column")}
         return cls(**{**data, **lists})
 
-    def _look(self, path: str) -> tuple[About, dict[str, Any]]:
-        """Without the schema: a plan of very many files has no room for it."""
-        return self.format.look(path)._replace(schema=NOTHING), formats.stamp(path)
+    def _look(self, path: str, first: pa.Schema) -> tuple[About, dict[str, Any]]:
+        """Without the schema: a plan of very many files has no room for it.
+
+        The stamp is older than the look, so that a change in between is noticed.
+        """
+        stamp, about = formats.stamp(path), self.format.look(path)
+        names = dict.fromkeys([*self.column, *filter(None, [self.id_column])])
+        found = dict(zip(about.schema.names, about.schema.types, strict=True))
+        for name in names:
+            if name not in found or values.sort(found[name]) != values.sort(first.field(name).type):
+                raise self._differs(path, name, first.field(name).type, found.get(name))
+        return about._replace(schema=NOTHING), stamp
+
+    def _differs(self, path: str, name: str, expected: object, found: object) -> DataError:
+        return DataError(
+            f"{shown(path)}: column '{name}': expected {expected} as in {shown(self.files[0])}, "
+            f"got {found or 'no such column'}. Give files of one kind, or leave this column out."
+        )
+
+    def _kept(self, path: str, table: pa.Table, keep: Sequence[str]) -> pa.Table:
+        """Columns that pass through, of the types of the first file."""
+        names = set(table.column_names)
+        for name in keep:
+            found = table.schema.field(name).type if name in names else None
+            expected = self.types.get(name, "a column")
+            if found is None or (name in self.types and str(found) != expected):
+                raise self._differs(path, name, expected, found)
+        return table.select(list(keep))
 
     def _batch(
         self, path: str, table: pa.Table, first: int, start: int, keep: Sequence[str]
     ) -> Batch:
-        where = f"{path}: rows from {first}"
+        where = f"{shown(path)}: rows from {first}"
         columns = [_whole(table.column(name)) for name in self.column]
         ids, named = self._ids(where, table, start)
         found = values.rows(where, columns, tuple(self.shape))
         x, good, faults = values.without(found, ~named, f"no {self.id_column}")
         bad = [(first + row, reason) for row, reason in faults.items()]
-        kept = table.select(list(keep))
+        kept = self._kept(path, table, keep)
         if bad:
             ids, kept = ids[good], kept.filter(pa.array(good))
         return Batch(first, ids, x, kept, bad)
@@ -219,15 +270,19 @@ def of_files(path: str, shape: Shape, column: str, id_column: str | None) -> Sou
     chosen = _columns(found[0], [column] if column in known else column.split(","), known)
     if id_column is not None and id_column not in known:
         raise _no_column(found[0], id_column, known)
-    return Source(tuple(found), shape, tuple(chosen), id_column, kind)
+    types = {f.name: str(f.type) for f in schema if f.name not in (*chosen, id_column)}
+    return Source(tuple(found), shape, tuple(chosen), id_column, kind, types)
 
 
 def digest(pieces: Iterable[Piece]) -> str:
-    """SHA-256 over names, sizes and what files say of themselves; the rows are not read."""
+    """SHA-256 over sizes, times, tags and `About.content` of files in order; names do not matter.
+
+    The rows are not read: a file that is rewritten with the same size, time and footer (an array:
+    the same last 64 KB) goes unnoticed.
+    """
     total = hashlib.sha256()
     for piece in pieces:
-        name = Path(piece.path).name
-        total.update(repr((name, piece.stamp["size"], piece.about.content)).encode())
+        total.update(json.dumps([piece.stamp, piece.about.content], sort_keys=True).encode())
     return total.hexdigest()
 
 
@@ -240,7 +295,9 @@ def refuse(path: str, bad: Sequence[tuple[int, str]], advice: str = "") -> None:
     if bad:
         row, reason = min(bad)
         more = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
-        raise DataError(f"{path}: row {row}: {reason}{more}. {advice or 'Mend or remove it'}.")
+        raise DataError(
+            f"{shown(path)}: row {row}: {reason}{more}. {advice or 'Mend or remove it'}."
+        )
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
@@ -271,7 +328,8 @@ def _columns(path: str, wanted: Sequence[str], known: Sequence[str]) -> list[str
 
 def _no_column(path: str, name: str, known: Sequence[str]) -> DataError:
     return DataError(
-        f"{path}: no column '{name}'.{did_you_mean(name, known)} Columns: {', '.join(known)}."
+        f"{shown(path)}: no column '{name}'.{did_you_mean(name, known)} "
+        f"Columns: {', '.join(known)}."
     )
 
 

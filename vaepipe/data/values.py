@@ -34,6 +34,22 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def sort(kind: pa.DataType) -> str:
+    """What a column of examples or ids is read as: files of one input must agree in it.
+
+    Example:
+        >>> sort(pa.list_(pa.uint8())), sort(pa.float32()), sort(pa.null())
+        ('numbers', 'numbers', 'null')
+    """
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    kind = kind.value_type if is_list(kind) else kind
+    if _numeric(kind):
+        return "numbers"
+    encoded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    images = encoded or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return "images" if images else str(kind)
+
+
 def values(where: str, column: pa.Array | pa.ChunkedArray, shape: Shape) -> np.ndarray:
     """A numeric column (numbers, lists, tensors) to `[n, *shape]` of uint8 or float32.
 
@@ -135,7 +151,7 @@ def rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
     array = columns[0]
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
-        array = array.field("bytes")
+        array = array.flatten()[array.type.get_field_index("bytes")]
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         return _images(array, shape)
     if is_list(array.type):
@@ -223,30 +239,43 @@ def picture(data: bytes | None, shape: Shape) -> np.ndarray:
     """A PNG or JPEG image as uint8 of a shape `[c, h, w]`, `[h, w]` or flat.
 
     Raises:
-        ValueError: no image, or one of another size.
+        ValueError: no image, or one of another size or with more than 8 bits a channel.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if data is None:
         raise ValueError("null")
     try:
         with Image.open(BytesIO(data)) as image:
+            _check_picture(image.size, image.mode, shape)
             made = np.asarray(image.convert("RGB" if _colour(shape) else "L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"an image of far too many pixels: {error}") from error
+    except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"no readable image: {error}") from error
-    moved = made.transpose(2, 0, 1) if made.ndim == 3 else made
-    if moved.size != math.prod(shape) or (len(shape) > 1 and moved.shape[-2:] != shape[-2:]):
-        raise ValueError(f"an image of {made.shape[1]} x {made.shape[0]}, expected shape {shape}")
-    return moved.reshape(shape)
+    return (made.transpose(2, 0, 1) if made.ndim == 3 else made).reshape(shape)
+
+
+def _check_picture(size: tuple[int, int], mode: str, shape: Shape) -> None:
+    """By the header: a wrong image is not decoded, however large it is."""
+    width, height = size
+    values = width * height * (3 if _colour(shape) else 1)
+    if values != math.prod(shape) or (len(shape) > 1 and (height, width) != tuple(shape[-2:])):
+        raise ValueError(f"an image of {width} x {height}, expected shape {shape}")
+    if mode == "F" or mode.startswith("I"):
+        raise ValueError(f"an image of more than 8 bits a channel (mode {mode}); convert it first")
 
 
 def _colour(shape: Shape) -> bool:
     return len(shape) == 3 and shape[0] == 3
 
 
+def _numeric(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
 def _check_numeric(where: str, kind: pa.DataType) -> None:
-    known = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    if not known:
+    if not _numeric(kind):
         raise DataError(f"{where}: expected numbers, got {kind}.")
 
 

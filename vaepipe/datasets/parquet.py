@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from annotated_types import Ge
 from torch import Tensor
@@ -80,13 +81,7 @@ class ParquetDataset(Dataset):
         self._event_shape()
 
     def _check_columns(self) -> None:
-        schema = sources.open_file(self._files[0]).schema_arrow
-        for column in filter(None, (self._column, self._id, self._label)):
-            if column not in schema.names:
-                raise DataError(
-                    f"{self._files[0]}: no column '{column}'."
-                    f"{did_you_mean(column, schema.names)} Columns: {', '.join(schema.names)}."
-                )
+        _check_columns(self._files[0], sources.open_file(self._files[0]), self._columns)
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Rows with `id`, `x` and, if asked for, `label`."""
@@ -105,7 +100,7 @@ class ParquetDataset(Dataset):
 
     def describe(self) -> Mapping[str, str]:
         """Where the rows come from."""
-        return {"source": self._path, "column": self._column}
+        return {"source": sources.shown(self._path), "column": self._column}
 
     @property
     def _scaled(self) -> bool:
@@ -113,10 +108,11 @@ class ParquetDataset(Dataset):
 
     def _numbered(self) -> Iterator[tuple[str, np.ndarray, pa.RecordBatch]]:
         """Every batch with its ids and a name for messages."""
-        columns = [c for c in (self._column, self._id, self._label) if c]
         count = 0
         for name in self._files:
-            for batch in sources.open_file(name).iter_batches(BATCH, columns=columns):
+            file = sources.open_file(name)
+            _check_columns(name, file, self._columns)
+            for batch in _batches(name, file, self._columns):
                 yield name, self._ids(name, batch, count), batch
                 count += batch.num_rows
 
@@ -149,9 +145,30 @@ class ParquetDataset(Dataset):
             return tuple(column.type.shape)
         return (len(column[0]),) if values.is_list(column.type) else (1,)
 
+    @property
+    def _columns(self) -> list[str]:
+        return [c for c in (self._column, self._id, self._label) if c]
+
     @cached_property
     def _files(self) -> list[str]:
         return sources.find(self._path)[1]
+
+
+def _check_columns(path: str, file: pq.ParquetFile, columns: Sequence[str]) -> None:
+    names = file.schema_arrow.names
+    for column in columns:
+        if column not in names:
+            raise DataError(
+                f"{sources.shown(path)}: no column '{column}'.{did_you_mean(column, names)} "
+                f"Columns: {', '.join(names)}."
+            )
+
+
+def _batches(path: str, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(BATCH, columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{sources.shown(path)}: rows cannot be read: {error}") from error
 
 
 def _check_unique(path: str, ids: np.ndarray) -> None:
