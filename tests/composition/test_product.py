@@ -127,6 +127,7 @@ PLACES = {
     "code book": "a prior over codes needs a family with a code book",
     "needs the marginals": "the objective needs the marginals of q(z|x), which are not known",
     "trains only the prior": "the objective trains only the prior, which has nothing to train",
+    "a part of the family": "the objective trains the prior apart from the family it is a part of",
     "trains:": "parameters that no phase of the objective would train",
     "without a gradient": "no gradient from draws or densities of q(z|x)",
     "gives the bound": "the bound is not finite",

@@ -67,3 +67,11 @@ def test_estimators_of_one_bound_agree(one, other):
     contract = contract_of("objectives", one)
     type(contract).conformance = {"same_bound_as": other}
     ask(contract, "test_the_bound_is_that_of_its_twin")
+
+
+@pytest.mark.parametrize(("one", "other"), TWINS, ids="-".join)
+def test_estimators_of_one_gradient_agree(one, other):
+    """In the mean; how much they vary is what they differ in."""
+    contract = contract_of("objectives", one)
+    type(contract).conformance = {"same_gradient_as": other}
+    ask(contract, "test_the_gradient_is_that_of_its_twin")

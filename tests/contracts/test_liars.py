@@ -33,6 +33,7 @@ CAUGHT = {
     ("objectives", "liar_beta"): "the bound does not know where training stands",
     ("objectives", "liar_encoder"): "every phase reaches the parts that it updates",
     ("objectives", "liar_twin"): "the bound is that of its twin",
+    ("objectives", "liar_landing"): "the gradient is that of its twin",
     ("networks", "liar_batch_norm"): "examples do not see each other",
     ("networks", "liar_dropout"): "evaluation is not random",
     ("datasets", "liar_ids"): "ids are unique",

@@ -170,7 +170,9 @@ def signal_to_noise(objective, model, x, n):
     """Root mean square over the bias of the mean, without the part that is left of the noise."""
     g = torch.cat([encoder_draws(objective, model, x, 500)[:, -40:-20] for _ in range(n // 500)])
     noise = g.var(0)
-    return ((g.mean(0).square() - noise / n) / noise).mean().sqrt().item()
+    ratio = ((g.mean(0).square() - noise / n) / noise).mean().sqrt().item()
+    assert n >= 25 / ratio**2, f"{n} draws tell nothing about a ratio of {ratio:.3f}"
+    return ratio
 
 
 def slope(objective, few, many, n):
@@ -181,7 +183,7 @@ def slope(objective, few, many, n):
 
 def test_encoder_gradients_drown_under_iwae():
     """Signal to noise falls as k^-1/2 (Rainforth et al., 2018, theorem 1)."""
-    assert slope(IWAE, 1, 64, 10_000) == pytest.approx(-0.5, abs=0.1)
+    assert slope(IWAE, 4, 32, 45_000) == pytest.approx(-0.5, abs=0.1)
 
 
 def test_encoder_gradients_do_not_drown_under_dreg():

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import Estimate, LatentModel, StepContext, has_closed_form, rate
+from vaepipe.core import Cap, Estimate, LatentModel, StepContext, has_closed_form, rate
+from vaepipe.errors import CompatibilityError
 
 
 def weighted(
@@ -28,6 +29,20 @@ def weighted(
     bound = terms["log_lik"] - terms["rate"] - global_rate
     surrogate = weight * (cost + global_rate) - log_lik.mean()
     return Estimate(bound.detach(), surrogate, terms)
+
+
+def require_own_prior(model: LatentModel, objective: str) -> None:
+    """The prior has weights of its own, for an objective that trains it apart from the family.
+
+    Raises:
+        CompatibilityError: they are the family's, and would not be trained as those of p(z).
+    """
+    if Cap.TOP_DOWN in model.prior.needs:
+        raise CompatibilityError(
+            f"objective '{objective}' trains the prior apart from q(z|x), and "
+            f"{type(model.prior).__name__} is a part of the family: choose prior 'hierarchical', "
+            "which has weights of its own."
+        )
 
 
 def elbo_at(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext, refine
 from vaepipe.core.refine import fresh_seed
-from vaepipe.objectives.bounds import elbo_at, elbo_under
+from vaepipe.objectives.bounds import elbo_at, elbo_under, require_own_prior
 
 _CHECKS = 32
 """Draws that decide, in a validation, whether a refined posterior is better than its start."""
@@ -59,8 +59,9 @@ class SVI(_Local):
         h_n = argmax_h ELBO(x_n, h);   theta <- theta + d/dtheta sum_n ELBO(x_n, h_n)
 
     Hoffman et al. (2013), figure 4. Each batch's features start at the encoder's, which stays as it
-    is: take the network `constant`. `bound` is the ELBO of the refined posterior; validation
-    during training judges that posterior, too. Evaluate such a model with a refined proposal.
+    is, weights of the family included: take the network `constant`. `bound` is the ELBO of the
+    refined posterior; validation during training judges that posterior, too. Evaluate such a model
+    with a refined proposal.
 
     Args:
         steps: of Adam on the features of each batch.
@@ -72,7 +73,12 @@ class SVI(_Local):
 
     def phases(self) -> tuple[Phase, ...]:
         """Decoder and prior only."""
-        return (Phase("generation", Part.GENERATOR | Part.PRIOR, self.generate),)
+        return (Phase("generation", Part.GENERATOR | Part.PRIOR, self.learn),)
+
+    def learn(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
+        """The ELBO of the refined posterior, as a function of decoder and prior."""
+        require_own_prior(model, "svi")
+        return self.generate(model, x, ctx)
 
 
 @final

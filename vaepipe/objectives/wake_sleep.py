@@ -20,6 +20,7 @@ from vaepipe.core import (
     log_mean_exp,
 )
 from vaepipe.errors import CompatibilityError
+from vaepipe.objectives.bounds import require_own_prior
 
 
 @final
@@ -35,6 +36,9 @@ class WakeSleep(Objective):
 
     Args:
         samples: draws of z per example.
+
+    Raises:
+        CompatibilityError: the prior's weights are the family's, as those of `ladder`.
     """
 
     needs = Cap.SAMPLE | Cap.DENSITY
@@ -52,6 +56,7 @@ class WakeSleep(Objective):
 
     def wake(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Codes of `x` `[batch, *x]` are inferred, and the model explains both."""
+        require_own_prior(model, "wake_sleep")
         p = model.p_z()
         z, log_q = _inferred(model, x, self.samples)
         log_lik, log_p = model.generator(z).log_prob(x), p.z.log_prob(z)
@@ -92,7 +97,8 @@ class ReweightedWakeSleep(Objective):
         sleep_phi: whether the encoder learns from dreams.
 
     Raises:
-        CompatibilityError: neither is asked for, so that nothing would train the encoder.
+        CompatibilityError: neither is asked for, so that nothing would train the encoder; or the
+            prior's weights are the family's, as those of `ladder`.
     """
 
     needs = Cap.SAMPLE | Cap.DENSITY
@@ -123,6 +129,7 @@ class ReweightedWakeSleep(Objective):
 
     def wake(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """The model explains `x` `[batch, *x]` with weighted codes."""
+        require_own_prior(model, "rws")
         p = model.p_z()
         z, log_q = _inferred(model, x, self.k)
         log_lik, log_p = model.generator(z).log_prob(x), p.z.log_prob(z)

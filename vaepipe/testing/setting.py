@@ -37,6 +37,7 @@ class Setting:
         shapes: pairs of input and output shapes of a network.
         options: small options to be checked with, where the caller gives none.
         same_bound_as: an objective whose bound has the same mean, likewise.
+        same_gradient_as: an objective whose gradient in the encoder has the same mean, likewise.
         exempt: questions that it may fail, each with the reason, which the report shows.
     """
 
@@ -47,6 +48,7 @@ class Setting:
     shapes: tuple[tuple[Shape, Shape], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     same_bound_as: PartSpec | None = None
+    same_gradient_as: PartSpec | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -100,6 +102,7 @@ _READ: Mapping[str, Any] = {
     "family": lambda value: _part("families", value),
     "prior": lambda value: _part("priors", value),
     "same_bound_as": lambda value: _part("objectives", value),
+    "same_gradient_as": lambda value: _part("objectives", value),
     "shapes": lambda value: tuple((tuple(i), tuple(o)) for i, o in value),
     "exempt": lambda value: {words(question): reason for question, reason in value.items()},
 }

@@ -25,12 +25,16 @@ from vaepipe.testing import partners
 from vaepipe.testing.contracts import base
 from vaepipe.testing.contracts.base import NotAsked
 from vaepipe.testing.partners import Partner
-from vaepipe.testing.statistics import assert_same_mean, judge, note, z_scores
+from vaepipe.testing.statistics import assert_same_mean, gradients, judge, note, z_scores
 
 _ROUGH = (0.0, 0.1, 0.3, 0.7)
 """How far q(z | x) is moved from its start when bounds are held against the evidence."""
 _REPEAT = 100
 """How often a batch repeats its examples, to draw many bounds at once."""
+
+
+_TOGETHER = 20
+"""How often a batch repeats its examples for one gradient."""
 
 
 class ObjectiveContract(base.Contract):
@@ -93,6 +97,23 @@ class ObjectiveContract(base.Contract):
             for objective in (self.make(), twin.build())
         )
         assert_same_mean(one, two, f"the bounds of both ({twin.type})")
+
+    def test_the_gradient_is_that_of_its_twin(self) -> None:
+        """Another estimator of its gradient, declared as `same_gradient_as`, has the same mean.
+
+        Of the encoder's weights, away from the posterior: there every estimator would agree.
+        """
+        twin = self.setting.same_gradient_as
+        if twin is None:
+            raise NotAsked("it declares no other objective with the same gradient")
+        model, x, _ = self.model()
+        torch.manual_seed(3)
+        base.shaken(model.inference, 0.3)
+        many = x.repeat(_TOGETHER, *[1] * (x.ndim - 1))
+        one, two = (
+            self._gradients(objective, model, many) for objective in (self.make(), twin.build())
+        )
+        assert_same_mean(one, two, f"the gradients of both ({twin.type})")
 
     def test_the_bound_does_not_know_where_training_stands(self) -> None:
         """Schedules weight the surrogate; the bound is the true one from the first step on."""
@@ -218,6 +239,11 @@ class ObjectiveContract(base.Contract):
             bound = _estimate(phase, model, x.repeat(size, *[1] * (x.ndim - 1))).bound
             found.append(bound.reshape(size, len(x)))
         return torch.cat(found)
+
+    def _gradients(self, objective: Objective, model: LatentModel, x: Tensor) -> Tensor:
+        """Draws of the first phase's gradient in the encoder."""
+        phase, weights = objective.phases()[0], list(model.inference.parameters())
+        return gradients(lambda: _estimate(phase, model, x).surrogate, weights, self.draws)
 
     def _estimates(self) -> list[Estimate]:
         model, x, _ = self.model()

@@ -3,7 +3,7 @@
 import torch
 from vaepipe_fixture_honest.objectives import Weighted
 
-from vaepipe.core import Estimate, Part, log_mean_exp, log_weights
+from vaepipe.core import Estimate, Part, frozen, log_mean_exp, log_weights
 
 
 class Surrogate(Weighted):
@@ -73,4 +73,18 @@ class Twin(Weighted):
         """Bound and surrogate."""
         log_w, kl = self.weights(model, x)
         bound = log_mean_exp(log_w) - kl / ctx.num_examples
+        return Estimate(bound.detach(), -bound.mean(), {})
+
+
+class Landing(Weighted):
+    """Sticks the landing with five draws in one logarithm, where that is biased."""
+
+    conformance = {"same_gradient_as": {"type": "iwae", "k": 5}}
+
+    def estimate(self, model, x, ctx):
+        """Bound and surrogate."""
+        h, p = model.inference.features(x), model.p_z()
+        z = model.inference.head(h).rsample((5,))
+        q = frozen(model.inference.head)(h.detach())
+        bound = log_mean_exp(log_weights(model, x, z, p, q)) - p.global_kl / ctx.num_examples
         return Estimate(bound.detach(), -bound.mean(), {})
