@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vaepipe.data import formats, places, sources, values
+from vaepipe.datasets.parquet import ParquetDataset
 from vaepipe.errors import DataError, Unreachable
 
 
@@ -225,3 +226,16 @@ def test_a_null_among_structs_of_images_is_null():
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     column = pa.array([{"bytes": good, "path": "a"}, None], kind)
     assert values.rows("t", [column], (2, 2)).faults == {1: "null"}
+
+
+def test_a_folder_of_images_is_meant_literally(tmp_path):
+    picture(tmp_path / "a[1]" / "0.png", 7)
+    assert sources.find(str(tmp_path / "a[1]")) == ("images", [str(tmp_path / "a[1]")])
+
+
+def test_a_dataset_tells_which_file_lacks_a_column(tmp_path):
+    parquet(tmp_path / "a.parquet", label=[1, 2, 3])
+    parquet(tmp_path / "b.parquet")
+    dataset = ParquetDataset(path=tmp_path, support="real", label_column="label")
+    with pytest.raises(DataError, match=r"b\.parquet: no column 'label'.*Columns: x"):
+        list(dataset.examples("train"))

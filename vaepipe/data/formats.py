@@ -153,19 +153,20 @@ def find(path: str) -> tuple[str, list[str]]:
     """
     system, root = filesystem(path)
     with reaching(path):
-        if system.get_file_info(root).type == fs.FileType.File:
+        there = system.get_file_info(root).type
+        if there == fs.FileType.File:
             return ("npy" if root.endswith(".npy") else "parquet"), [path]
     names = [each.path for each in places.listed(path)]
     for kind in ("parquet", "npy"):
         found = [address(path, name) for name in names if name.endswith(f".{kind}")]
         if found:
             return kind, found
-    glob = places.is_glob(path)
-    if any(below(name, root).lower().endswith(IMAGES) for name in names) and not glob:
+    folder = there == fs.FileType.Directory
+    if folder and any(name.lower().endswith(IMAGES) for name in names):
         return "images", [path]
     raise DataError(
         f"{shown(path)}: no Parquet files there, nor `.npy` arrays, nor a folder of PNG or JPEG "
-        f"images.{' A glob names files; `**` goes through folders.' if glob else ''}"
+        f"images.{'' if folder else ' A glob names files; `**` goes through folders.'}"
     )
 
 

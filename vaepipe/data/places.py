@@ -124,11 +124,6 @@ def below(path: str, root: str) -> str:
     return path.removeprefix(root).lstrip("/")
 
 
-def is_glob(path: str) -> bool:
-    """Whether the name has characters that stand for others."""
-    return _MAGIC.search(filesystem(path)[1]) is not None
-
-
 def _pattern(system: fs.FileSystem, root: str) -> tuple[str, Sequence[str]]:
     """The longest folder without wildcards, and the parts of the name after it."""
     if not _MAGIC.search(root) or system.get_file_info(root).type == fs.FileType.Directory:
