@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from vaepipe import cli
+from vaepipe.compute import evaluate as worker
 from vaepipe.compute.local import LocalCompute
 from vaepipe.core import SUPPORTS, DataSpec, build, seeded
 from vaepipe.data import schema
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
+from vaepipe.evaluation import Gaps, adaptive, annealing
 from vaepipe.pipeline import inputs
 from vaepipe.pipeline.stages import evaluate, evaluate_tables
 from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths
@@ -155,6 +157,13 @@ def test_every_reader_sees_the_same_and_the_key_is_complete(model, tmp_path):
         mine = pq.read_table(path).to_pylist()
         assert polars.read_parquet(path).to_dicts() == mine
         assert duckdb.sql(f"select count(*) from '{path}'").fetchall() == [(len(mine),)]
+        for field in pq.read_schema(path):
+            if field.type == "double":
+                values = [row[field.name] for row in mine if row[field.name] is not None]
+                query = f'select sum("{field.name}"), avg("{field.name}") from \'{path}\''
+                assert duckdb.sql(query).fetchall()[0] == pytest.approx(
+                    (sum(values), np.mean(values))
+                )
     summary = pq.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
     for line in summary:
         for name in ("model", "data_digest", "binarization", "binarization_seed", "direction"):
@@ -164,7 +173,7 @@ def test_every_reader_sees_the_same_and_the_key_is_complete(model, tmp_path):
     on_data += ("approx_gap", "amort_gap", "ais_lower", "knn_accuracy", "bits_per_dim", "collapsed")
     for metric in on_data:
         assert ("test", metric) in found
-    for metric in ("bdmc_lower", "bdmc_upper", "bdmc_gap"):
+    for metric in ("bdmc_lower", "bdmc_upper", "bdmc_gap", "bdmc_log_evidence"):
         assert ("simulated", metric) in found
     metadata = pq.read_schema(tmp_path / "out" / "per_example.parquet").metadata
     assert json.loads(metadata[b"vaepipe.ks"]) == [1, 5, 40]
@@ -226,6 +235,40 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_row(model, tmp_pat
     with pytest.raises(DataError, match=r"row 7|id 107"):
         run(model, data, tmp_path / "out")
     assert not (tmp_path / "out" / "summary.parquet").exists()
+
+
+@pytest.mark.parametrize(("name", "measure"), [("ais", "ais"), ("gaps", "gaps")])
+def test_a_bound_that_is_no_number_is_not_left_out(model, tmp_path, monkeypatch, name, measure):
+    def broken(model, x, ids, **options):
+        nothing = torch.full((len(x),), torch.nan)
+        return annealing.Annealed(nothing, nothing) if name == "ais" else Gaps(nothing, nothing)
+
+    monkeypatch.setattr(worker, name, broken)
+    data = examples(tmp_path / "test.parquet", 5)
+    with pytest.raises(DataError, match=r"split 'test', id 100: .* gave nan"):
+        run(model, data, tmp_path / "out", {measure: {}, "evidence": {"k": 5}})
+
+
+def test_evaluation_has_all_bits_of_its_floats_and_leaves_settings_alone(monkeypatch):
+    """TF32, which convolutions use by default, keeps ten bits of the fraction."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with pytest.raises(KeyError), worker.whole_floats():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("proposal", ["defensive", "refined"])
+def test_batches_of_any_size_change_no_bit_of_mixtures(model, tmp_path, monkeypatch, proposal):
+    monkeypatch.setattr(adaptive, "ROUNDS", (100, 50, 50))
+    data = examples(tmp_path / "test.parquet", 40)
+    measure = {"evidence": {"k": 40, "proposal": proposal, "refine_steps": 3}}
+    run(model, data, tmp_path / "a", measure)
+    run(model, data, tmp_path / "b", measure, batch_size=7)
+    for name in TABLES[:3]:
+        one, two = (pq.read_table(tmp_path / d / f"{name}.parquet") for d in "ab")
+        assert one.equals(two)
 
 
 def test_values_beyond_every_density_are_an_error(model, tmp_path):

@@ -110,7 +110,8 @@ def test_the_sandwich_compares_bounds_on_the_same_examples():
     rows = {"elbo": [-93.0, -95.0, -10.0], "log_evidence": [-88.0, -90.0, -9.0],
             "log_evidence_k5": [-90.0, -92.0, -9.5], "log_evidence_k50": [-88.0, -90.0, -9.0],
             "log_evidence_ais": [-87.0, -89.5, None]}  # fmt: skip
-    both = simulated(rate=3.0, bdmc_upper=-79.5, bdmc_lower=-80.0, bdmc_gap=0.5)
+    both = simulated(rate=3.0, bdmc_upper=-79.5, bdmc_lower=-80.0, bdmc_gap=0.5,
+                     bdmc_log_evidence=-79.75)  # fmt: skip
     data, two = bounds.sandwich(both, rows).axes
     labels = [t.get_text() for t in data.get_yticklabels()]
     assert labels == ["elbo", "log_evidence_k5", "log_evidence", "log_evidence_ais"]
@@ -119,7 +120,9 @@ def test_the_sandwich_compares_bounds_on_the_same_examples():
     spans = [np.ptp(s) for c in data.containers for s in c.lines[2][0].get_segments()[0].T[:1]]
     np.testing.assert_allclose(spans, [0.5, 0.5, 0.5, 0.0], atol=1e-12)
     assert "2 examples" in data.get_xlabel()
-    assert [t.get_text() for t in two.get_yticklabels()] == ["bdmc_lower", "bdmc_upper"]
+    labels = [t.get_text() for t in two.get_yticklabels()]
+    assert labels == ["bdmc_lower", "bdmc_log_evidence", "bdmc_upper"]
+    assert [c.lines[0].get_xdata()[0] for c in two.containers] == [0.0, 0.25, 0.5]
     (between,) = two.patches
     box = between.get_extents().transformed(two.transData.inverted())
     np.testing.assert_allclose([box.x0, box.x1], [0.0, 0.5], atol=1e-9)

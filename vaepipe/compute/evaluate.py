@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -19,11 +20,14 @@ from vaepipe.data.sources import Source
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.evaluation import Annealing, Scores, ais, bdmc, gaps, joined, score
+from vaepipe.evaluation.annealing import simulated
 from vaepipe.evaluation.evidence import block_rows
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
 COLUMNS = ("elbo", "log_lik", "rate", "log_evidence", "log_evidence_se", "ess", "khat")
+_SIMULATED_SEED = 0x51D
+"""Added to the seed: the draws that made an example are not those that score it."""
 PATHS_AT_ONCE = 8
 """Examples whose annealed paths are followed together."""
 
@@ -61,7 +65,9 @@ class Evaluator:
 
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, Any]:
         """Write the unit's part; `rows` in the answer are for progress."""
-        {"rows": self._rows, "aggregate": self._aggregate, "bdmc": self._bdmc}[unit["kind"]](unit)
+        work = {"rows": self._rows, "aggregate": self._aggregate, "bdmc": self._bdmc}
+        with whole_floats():
+            work[unit["kind"]](unit)
         return {"part": unit["part"], "rows": unit["rows"]}
 
     def _rows(self, unit: Mapping[str, Any]) -> None:
@@ -90,9 +96,10 @@ class Evaluator:
         self._check_finite(split, ids, scores)
         return scores
 
-    def _score(self, view: Tensor, ids: Sequence[int]) -> Scores:
+    def _score(self, view: Tensor, ids: Sequence[int], seed: int | None = None) -> Scores:
         options = {name: self.common[name] for name in ("proposal", "refine_steps")}
-        return score(self.model, view, ids, k=self.common["ks"], seed=self.seed, **options)
+        seed = self.seed if seed is None else seed
+        return score(self.model, view, ids, k=self.common["ks"], seed=seed, **options)
 
     def _view(self, split: str, ids: np.ndarray, x: np.ndarray) -> Tensor:
         """Examples as the model sees them.
@@ -150,6 +157,8 @@ class Evaluator:
             steps=options["steps"],
             seed=self.seed,
         )
+        for each in found:
+            _refuse(unit["split"], ids[at], "the gaps", each)
         return {
             name: _scattered(len(ids), at, each) for name, each in zip(names, found, strict=True)
         }
@@ -169,6 +178,7 @@ class Evaluator:
             got = ais(self.model, view, numbers, path=annealing(options), seed=self.seed)
             found.append(torch.stack(got, 1).cpu())
         values = torch.cat(found)
+        _refuse(unit["split"], ids[at], "annealing", values[:, 0])
         names = ("log_evidence_ais", "log_evidence_ais_se")
         return {name: _scattered(len(ids), at, values[:, i]) for i, name in enumerate(names)}
 
@@ -199,9 +209,43 @@ class Evaluator:
         first, n = unit["start"], unit["rows"]
         path = annealing(self.common["bdmc_path"])
         found = bdmc(self.model, n, path=path, seed=self.seed, first=first)
-        columns = {"id": np.arange(first, first + n)}
+        ids = np.arange(first, first + n)
+        _, x = simulated(self.model, ids.tolist(), self.seed)
+        evidence = self._score(x, ids.tolist(), self.seed + _SIMULATED_SEED).log_evidence
+        columns = {"id": ids, "log_evidence": _numpy(evidence)}
         columns |= {name: _numpy(each) for name, each in found._asdict().items()}
+        for name in ("log_evidence", "lower", "upper"):
+            _refuse("simulated", ids, name, torch.from_numpy(columns[name]))
         shards.write_table(self.parts / unit["part"], pa.table(columns))
+
+
+@contextmanager
+def whole_floats() -> Iterator[None]:
+    """float32 with all its bits: a GPU's TF32 keeps ten of the fraction. Restored after."""
+    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
+
+
+def _refuse(split: str, ids: np.ndarray, what: str, values: Tensor) -> None:
+    """A bound that is no number is not left out of its mean.
+
+    Raises:
+        DataError: naming the row.
+    """
+    bad = (~values.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise DataError(
+            f"split '{split}', id {ids[bad[0]]}: {what} gave {values[bad[0]].item()}, and no "
+            f"finite number for {len(bad)} of {len(ids)} rows. Leave the measure out, or look at "
+            "the model with `vaepipe plugins check`."
+        )
 
 
 def annealing(options: Mapping[str, Any]) -> Annealing:

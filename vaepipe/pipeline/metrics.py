@@ -54,6 +54,7 @@ _EVALUATION = (
     Metric("ais_lower", "max", "nats", "the same, a stochastic lower bound"),
     Metric("bdmc_lower", "max", "nats", "lower bound on simulated examples"),
     Metric("bdmc_upper", "min", "nats", "upper bound on simulated examples"),
+    Metric("bdmc_log_evidence", "max", "nats", "log_evidence's estimator on simulated examples"),
     Metric("bdmc_gap", "min", "nats", "between both: how far off log_evidence_ais can be"),
     Metric("generalisation_gap", "min", "nats", "log evidence of the training split minus others"),
     Metric("knn_accuracy", "max", "share", "labels that a code's 15 nearest neighbours tell"),

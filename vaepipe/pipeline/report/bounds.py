@@ -16,7 +16,7 @@ from vaepipe.pipeline.report.tables import Columns, has_values, numbers
 
 EVIDENCE, AIS, LOG = "log_evidence", "log_evidence_ais", "log_evidence_k"
 K = re.compile(rf"{LOG}\d+")
-LOWER, UPPER, GAP = "bdmc_lower", "bdmc_upper", "bdmc_gap"
+LOWER, UPPER, GAP, SCORED = "bdmc_lower", "bdmc_upper", "bdmc_gap", "bdmc_log_evidence"
 GAPS = (("amort_gap", "amortization"), ("approx_gap", "approximation"))
 TAIL = 0.7
 """Beyond this shape of the tail importance weights are not to be trusted (Vehtari et al., 2024)."""
@@ -140,12 +140,15 @@ def _mean(name: str, values: np.ndarray) -> Value:
 
 
 def _simulated(summary: Columns) -> list[Value]:
-    """Both sides, minus the lower one, where the gap is known."""
-    value, se = numbers(summary, "value"), numbers(summary, "se")
-    known = [i for i, name in enumerate(summary.get("metric", [])) if name == GAP]
-    if not known or not np.isfinite(value[known[0]]):
+    """Both sides and the evidence between, minus the lower one, where the gap is known."""
+    rows = zip(numbers(summary, "value"), numbers(summary, "se"), strict=True)
+    known = dict(zip(summary.get("metric", []), rows, strict=False))
+    if GAP not in known or not np.isfinite(known[GAP][0]):
         return []
-    return [Value(LOWER, 0.0, np.nan), Value(UPPER, value[known[0]], se[known[0]])]
+    found = [Value(LOWER, 0.0, np.nan), Value(UPPER, *known[GAP])]
+    if {SCORED, LOWER} <= set(known):
+        found.insert(1, Value(SCORED, known[SCORED][0] - known[LOWER][0], np.nan))
+    return found
 
 
 def _points(ax: Axes, rows: Sequence[Value]) -> None:

@@ -167,7 +167,7 @@ def _summary(found: Found, table: pa.Table) -> Iterator[Line]:
     for split, dimensions in found.dimensions().items():
         yield from _use(split, tables[split], dimensions)
     if found.simulated:
-        yield from _sandwich(pa.concat_tables(found.simulated))
+        yield from _sandwich(found, pa.concat_tables(found.simulated))
 
 
 def _split_lines(found: Found, split: str, rows: pa.Table) -> Iterator[Line]:
@@ -263,12 +263,16 @@ def _use(split: str, rows: pa.Table, dimensions: pa.Table) -> Iterator[Line]:
     yield Line(split, "collapsed", float(said is not None), None, len(rows), how)
 
 
-def _sandwich(table: pa.Table) -> Iterator[Line]:
+def _sandwich(found: Found, table: pa.Table) -> Iterator[Line]:
+    """Both sides, and between them what the estimator of `log_evidence` says of the same."""
     lower, upper = (table.column(name).to_numpy() for name in ("lower", "upper"))
     for name, values in (("lower", lower), ("upper", upper), ("gap", upper - lower)):
         how = f"bidirectional Monte Carlo on {len(values)} examples that the model made"
         value = Line(SIMULATED, f"bdmc_{name}", values.mean(), _se(values), len(values), how)
         yield value
+    how = f"{PROPOSALS[found.proposal]}, on the same examples"
+    line = _mean(SIMULATED, "log_evidence", table, how, found.ks[-1])
+    yield line._replace(metric="bdmc_log_evidence")
 
 
 def _curve(table: pa.Table, found: Found) -> pa.Table:
