@@ -166,7 +166,14 @@ def test_every_reader_sees_the_same_and_the_key_is_complete(model, tmp_path):
                 )
     summary = pq.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
     for line in summary:
-        for name in ("model", "data_digest", "binarization", "binarization_seed", "direction"):
+        for name in (
+            "model",
+            "model_digest",
+            "data_digest",
+            "binarization",
+            "binarization_seed",
+            "direction",
+        ):
             assert line[name], (line["metric"], name)
     found = {(line["split"], line["metric"]) for line in summary}
     on_data = ("log_evidence", "log_evidence_k5", "mi", "marginal_kl", "total_correlation", "log_n")
@@ -175,9 +182,11 @@ def test_every_reader_sees_the_same_and_the_key_is_complete(model, tmp_path):
         assert ("test", metric) in found
     for metric in ("bdmc_lower", "bdmc_upper", "bdmc_gap", "bdmc_log_evidence"):
         assert ("simulated", metric) in found
-    metadata = pq.read_schema(tmp_path / "out" / "per_example.parquet").metadata
-    assert json.loads(metadata[b"vaepipe.ks"]) == [1, 5, 40]
-    assert {b"vaepipe.binarization", b"vaepipe.data_digest", b"vaepipe.seed"} <= set(metadata)
+    for name in TABLES:
+        metadata = pq.read_schema(tmp_path / "out" / f"{name}.parquet").metadata
+        assert json.loads(metadata[b"vaepipe.ks"]) == [1, 5, 40]
+        assert {b"vaepipe.binarization", b"vaepipe.data_digest", b"vaepipe.seed"} <= set(metadata)
+        assert metadata[b"vaepipe.model_digest"].decode() == manifest["model_digest"]
     assert manifest["metrics"]["test/active_units"] == len(
         [
             v

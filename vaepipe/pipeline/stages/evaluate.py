@@ -231,6 +231,7 @@ def _found(
         rows=[pq.read_table(parts / u["part"]) for u in of("rows")],
         aggregates={u["split"]: files.read_json(parts / u["part"]) for u in of("aggregate")},
         simulated=[pq.read_table(parts / u["part"]) for u in of("bdmc")],
+        model_digest=loaded.digest,
     )
 
 

@@ -60,6 +60,7 @@ class Found:
     rows: Sequence[pa.Table]
     aggregates: Mapping[str, Sequence[Mapping[str, Any]]]
     simulated: Sequence[pa.Table]
+    model_digest: str = ""
 
     @property
     def closed(self) -> bool:
@@ -89,6 +90,7 @@ def write(folder: Path, found: Found) -> None:
     lines = list(_summary(found, table))
     check(table, lines, found.simulated, found.proposal)
     shards.write_table(folder / "per_example.parquet", table.replace_schema_metadata(_about(found)))
+    dimensions = dimensions.replace_schema_metadata(_about(found))
     shards.write_table(folder / "per_dimension.parquet", dimensions)
     if len(found.ks) > 1:
         shards.write_table(folder / "k_curve.parquet", _curve(table, found))
@@ -111,14 +113,15 @@ def diagnosis(found: Found) -> list[str]:
 
 
 def key(found: Found) -> dict[str, str]:
-    """What a result must be named with: data, binarization and its seed, seed of the samples.
+    """What a result must be named with: model, data, binarization, its seed, seed of the samples.
 
     A view's own names that a table has already are written with `view_` before them.
     """
-    taken = {"model", "seed", "data_digest", *Line._fields, "unit", "direction"}
+    taken = {"model", "model_digest", "seed", "data_digest", *Line._fields, "unit", "direction"}
     view = {f"view_{k}" if k in taken else k: v for k, v in found.view.items()}
     binarized = {"binarization": "none", "binarization_seed": "none"}
-    return {"data_digest": found.data_digest, "seed": str(found.seed), **binarized, **view}
+    digests = {"model_digest": found.model_digest, "data_digest": found.data_digest}
+    return {**digests, "seed": str(found.seed), **binarized, **view}
 
 
 def _about(found: Found) -> dict[str, str]:
@@ -302,7 +305,8 @@ def _long(found: Found, lines: Sequence[Line]) -> pa.Table:
         "direction": pa.array([metric.mode for metric in about]),
         **{name: arrays[name] for name in ("estimator", "k")},
     }
-    return pa.table(known | {name: [value] * len(lines) for name, value in key(found).items()})
+    made = pa.table(known | {name: [value] * len(lines) for name, value in key(found).items()})
+    return made.replace_schema_metadata(_about(found))
 
 
 def _base(metric: str) -> str:
