@@ -4,11 +4,13 @@ import dataclasses
 import io
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from browser import Browser, executable
 from PIL import Image
 
-from vaepipe.pipeline.report import Section, build
+from vaepipe.pipeline.report import Sample, Section, Worst, build
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="there is no Chromium here")
 ARTIFACTS = ("tmp_path_factory", "fitted", "sweep", "evaluation", "moved")
@@ -33,6 +35,10 @@ CONTRAST = """
     return (a + .05) / (b + .05);
   }));
 })"""
+
+
+def table(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,32 @@ def draw(tmp_path_factory, fitted, sweep, evaluation, moved):
     ]  # fmt: skip
     data = Section("data", HOSTILE, folder, {"dataset": {"type": HOSTILE, "options": {}}})
     model = dataclasses.replace(fitted, path=moved(frames=5, labels=True))
-    return build(folder, [data, model, sweep(rows), evaluation([-20.0, -21.0, -25.0])])
+    return build(folder, [data, model, sweep(rows), appraised(evaluation, fitted)])
+
+
+def appraised(evaluation, fitted):
+    """An evaluation with a curve, a sandwich, gaps and its worst examples."""
+    section = evaluation([-20.0, -21.0, -25.0])
+    examples = pq.read_table(section.path / "per_example.parquet").to_pylist()
+    more = {"log_evidence_ais": -19.5, "amort_gap": 1.0, "approx_gap": -0.2, "khat": 0.9}
+    table(section.path / "per_example.parquet", [{**row, **more} for row in examples])
+    (line,) = pq.read_table(section.path / "summary.parquet").to_pylist()
+    bounds = {"bdmc_lower": -20.0, "bdmc_upper": -19.5, "bdmc_gap": 0.5, "bdmc_log_evidence": -19.9}
+    lines = [{**line, "split": "simulated", "metric": m, "value": v} for m, v in bounds.items()]
+    table(section.path / "summary.parquet", [line, *lines])
+    curve = [{"split": "test", "k": k, "log_evidence": -24.0 + k / 20, "se": 0.5} for k in (1, 50)]
+    table(section.path / "k_curve.parquet", curve)
+    data = Sample(fitted.data.x[:3], fitted.data.ids[:3])
+    worst = Worst("test", data, [-25.0, -21.0, -20.0], fitted.model)
+    manifest = {**section.manifest, "diagnosis": [f"test: {HOSTILE}"]}
+    return dataclasses.replace(section, worst=worst, manifest=manifest)
+
+
+def test_every_figure_of_an_evaluation_is_seen(page):
+    text = page.ask("document.body.textContent")
+    for title in ("Evidence and the number of samples", "Bounds from both sides",
+                  "Where the bound loses", "The worst examples of test"):  # fmt: skip
+        assert title in text
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(page):
