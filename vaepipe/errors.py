@@ -12,7 +12,7 @@
     ├── StorageError (OSError)      1   results that cannot be written
     ├── PartialFailure              3   finished, but trials or shards failed
     ├── PluginError                 4   a plugin that is used is broken
-    └── Unreachable                 5   a cluster or a tracking server is out of reach
+    └── Unreachable                 5   a cluster, a tracking server or a store is out of reach
 
 The number is the exit code of the command line (`vaepipe.cli` maps it).
 """
@@ -108,7 +108,7 @@ class PluginError(VaepipeError, ImportError):
 
 
 class Unreachable(VaepipeError, ConnectionError):
-    """A Ray cluster or an MLflow server does not answer."""
+    """A Ray cluster, an MLflow server or an object store does not answer."""
 
     exit_code = 5
 

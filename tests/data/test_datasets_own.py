@@ -262,3 +262,12 @@ def test_pseudo_inputs_of_integer_data_stay_between_its_ends(levels):
     assert (inputs.mean(0) - mean).abs().max() < 0.5
     torch.nn.init.constant_(prior.raw, 50.0)
     assert levels is None or (prior.pseudo_inputs() <= levels - 1).all()
+
+
+def test_pictures_of_sixteen_bits_are_refused_and_not_cut_off(tmp_path):
+    from vaepipe.datasets.pictures import read
+
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path)
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        read(path, "L")

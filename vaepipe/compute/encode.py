@@ -24,7 +24,7 @@ from vaepipe.data import formats, schema, shards
 from vaepipe.data.overlap import Behind, Clock, ahead
 from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset
-from vaepipe.errors import BundleError, DataError, StorageError
+from vaepipe.errors import BundleError, DataError, StorageError, VaepipeError
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
@@ -94,6 +94,8 @@ class Encoder:
             _check_unchanged(unit)
             _check_complete(unit, rows + len(faults))
             record = self._record(unit, rows, faults)
+        except VaepipeError:
+            raise
         except OSError as error:
             raise StorageError(
                 f"{self.output / unit['part']} cannot be written: {error}"

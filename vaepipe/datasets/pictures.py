@@ -30,8 +30,16 @@ def read(path: Path, mode: Mode, size: int | None = None) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            if image.mode == "F" or image.mode.startswith("I"):
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}; convert it first")
             pixels = np.asarray(image.convert(mode), np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         raise DataError(
             f"{path}: not a picture that can be read ({error}). Mend or remove the file."
         ) from error

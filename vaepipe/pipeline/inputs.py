@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vaepipe.compute.base import DataRef
 from vaepipe.core import DataSpec
-from vaepipe.data import shards, sources
+from vaepipe.data import places, shards, sources
 from vaepipe.data.sources import Piece, Source
 from vaepipe.errors import CompatibilityError, DataError, did_you_mean
 from vaepipe.registry import PartSpec
@@ -64,10 +64,11 @@ def of_path(
     if splits:
         raise DataError(f"{path}: files have no splits; leave `--split` out, or name an artifact.")
     source = sources.of_files(path, model.data.shape, column, id_column)
-    split = Path(path.rstrip("/")).stem or "all"
+    split = places.stem(path)
     pieces = source.pieces()
     digest = sources.digest(pieces)
-    return Input(path, {split: source}, model.dataset, model.data, digest, {split: pieces})
+    looked, name = {split: pieces}, places.shown(path)
+    return Input(name, {split: source}, model.dataset, model.data, digest, looked)
 
 
 def check_input(model: Bundle, data: Input) -> None:

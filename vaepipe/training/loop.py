@@ -172,7 +172,7 @@ class Fitter:
             self.average.update(ctx.step)
 
     def _descend(self, index: int, optimizer: Optimizer, x: Tensor, ctx: StepContext) -> Estimate:
-        """One update; the gradients of parts add up to the batch's where examples are independent."""
+        """One update; gradients of parts add up to the batch's, where examples are independent."""
         optimizer.zero_grad(set_to_none=True)
         *parts, last = x.chunk(self.accumulate)
         with getattr(self.forward, "no_sync", nullcontext)():  # ranks meet at the last part

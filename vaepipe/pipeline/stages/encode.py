@@ -178,7 +178,7 @@ def _check_apart(job: Encoding) -> None:
     Raises:
         UserError: they would, and be read as input the next time.
     """
-    place = Path(job.data.name.partition("*")[0])
+    place = Path(re.split(r"[*?\[]", job.data.name)[0])
     if place.is_dir() and job.output.resolve().is_relative_to(place.resolve()):
         raise UserError(f"output {job.output} is inside the input {place}; choose another output.")
 
