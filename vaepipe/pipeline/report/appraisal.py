@@ -15,6 +15,10 @@ DIMENSIONS = (
 WORST = (
     "Lowest log evidence first (nats, above); below each, the mean of p(x|z) at its posterior mean."
 )
+SANDWICH = (
+    "Differences of bounds on the same examples, bars: their standard error. The truth of simulated "
+    "examples lies in the shaded interval."
+)
 GAPS = (
     "log evidence − ELBO. Amortization: what q(z|x) of an example's own would win; approximation: "
     "what the family of q cannot reach."
@@ -67,8 +71,7 @@ def _trust(section: Section, summary: Columns, examples: Columns) -> Iterator[Bl
         yield Plot("k-curve", "Evidence and the number of samples", text, drawn)
     drawn = bounds.sandwich(summary, examples)
     if drawn is not None:
-        text = "Differences of bounds on the same examples; bars: their standard error."
-        yield Plot("sandwich", "Bounds from both sides", text, drawn)
+        yield Plot("sandwich", "Bounds from both sides", SANDWICH, drawn)
     drawn = bounds.gaps(examples)
     if drawn is not None:
         yield Plot("gaps", "Where the bound loses", GAPS, drawn)

@@ -79,11 +79,9 @@ def sandwich(summary: Columns, examples: Columns) -> Figure | None:
         _points(ax, rows)
         if rows is lower:
             _between(ax, rows)
-            ax.set_xlabel(f"simulated data, minus {LOWER}: the truth lies in between (nats)")
+            ax.set_xlabel(f"simulated data: nats above {LOWER}")
         else:
-            ax.set_xlabel(
-                f"{words.number(annealed(examples))} examples: lower bounds minus {AIS} (nats)"
-            )
+            ax.set_xlabel(f"{words.number(annealed(examples))} examples: nats above {AIS}")
     return made
 
 
@@ -162,7 +160,8 @@ def _points(ax: Axes, rows: Sequence[Value]) -> None:
 
 
 def _between(ax: Axes, rows: Sequence[Value]) -> None:
-    ax.axvspan(min(r.mean for r in rows), max(r.mean for r in rows), color=style.THIRD, alpha=0.15)
+    low, high = sorted((rows[0].mean, rows[-1].mean))
+    ax.axvspan(low, high, color=style.THIRD, alpha=0.15)
 
 
 def _pair(ax: Axes, place: int, parts: Mapping[str, np.ndarray]) -> None:
