@@ -171,11 +171,11 @@ def row_moments(
 def is_real(d: Distribution) -> bool:
     """Whether its values are real numbers without bounds."""
     try:
-        support = d.support
+        support: object = d.support
     except NotImplementedError:
         return False
-    while hasattr(support, "base_constraint"):  # of events, and of mixtures
-        support = support.base_constraint
+    while (inner := getattr(support, "base_constraint", None)) is not None:  # events, mixtures
+        support = inner
     return type(support) is type(constraints.real)
 
 

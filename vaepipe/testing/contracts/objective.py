@@ -242,7 +242,8 @@ class ObjectiveContract(base.Contract):
 
     def _gradients(self, objective: Objective, model: LatentModel, x: Tensor) -> Tensor:
         """Draws of the first phase's gradient in the encoder."""
-        phase, weights = objective.phases()[0], list(model.inference.parameters())
+        phase = objective.phases()[0]
+        weights: list[Tensor] = list(model.inference.parameters())
         return gradients(lambda: _estimate(phase, model, x).surrogate, weights, self.draws)
 
     def _estimates(self) -> list[Estimate]:
