@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import duckdb
 import numpy as np
@@ -16,6 +17,7 @@ from vaepipe.compute import evaluate as worker
 from vaepipe.compute.local import LocalCompute
 from vaepipe.core import SUPPORTS, DataSpec, build, seeded
 from vaepipe.data import schema
+from vaepipe.data.sources import Source
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
 from vaepipe.evaluation import Gaps, adaptive, annealing
 from vaepipe.pipeline import inputs
@@ -477,3 +479,15 @@ def test_names_of_a_view_do_not_replace_columns(model, tmp_path):
     names = evaluate_tables.key(found)
     assert names["view_unit"] == "sentence" and "unit" not in names
     assert names["binarization"] == "dynamic" and names["binarization_seed"] == "none"
+
+
+def test_data_that_change_while_they_are_evaluated_are_told(model, tmp_path, monkeypatch):
+    data, read = examples(tmp_path / "test.parquet", 40), Source.read
+
+    def and_touch(source, unit, keep=()):
+        os.utime(data)
+        return read(source, unit, keep)
+
+    monkeypatch.setattr(Source, "read", and_touch)
+    with pytest.raises(DataError, match="changed after the plan was made"):
+        run(model, data, tmp_path / "out")

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vaepipe import files
-from vaepipe.compute.evaluate import device_of
+from vaepipe.compute.evaluate import device_of, whole_floats
 from vaepipe.compute.latents import Latents
 from vaepipe.core import examples
-from vaepipe.data import formats, schema, shards
+from vaepipe.data import schema, shards
 from vaepipe.data.overlap import Behind, Clock, ahead
-from vaepipe.data.sources import Batch, Source, refuse
+from vaepipe.data.sources import Batch, Source, check_unchanged, refuse
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import BundleError, DataError, StorageError, VaepipeError
 from vaepipe.registry import PartSpec
@@ -80,7 +80,8 @@ class Encoder:
             StorageError: the output cannot be written.
         """
         try:
-            return self._work(unit)
+            with whole_floats():
+                return self._work(unit)
         except DataError as error:
             if self.common["on_bad_row"] == "fail":
                 raise
@@ -88,10 +89,10 @@ class Encoder:
 
     def _work(self, unit: Mapping[str, Any]) -> dict[str, Any]:
         clock, faults, begin = Clock(), list[Fault](), time.perf_counter()
-        _check_unchanged(unit)
+        check_unchanged(unit)
         try:
             rows = self._write(unit, clock, faults)
-            _check_unchanged(unit)
+            check_unchanged(unit)
             _check_complete(unit, rows + len(faults))
             record = self._record(unit, rows, faults)
         except VaepipeError:
@@ -109,7 +110,7 @@ class Encoder:
 
         Where no row was set aside (`clean`) these are counted without encoding them.
         """
-        _check_unchanged(unit)
+        check_unchanged(unit)
         before = 0
         for i, batch in enumerate(self._batches(unit)):
             if i == number:
@@ -269,23 +270,6 @@ class _Sink:
         self._writer.write_table(whole.slice(0, rows).combine_chunks(), row_group_size=self._group)
         rest = whole.slice(rows)
         self._held = [rest] if rest.num_rows else []
-
-
-def _check_unchanged(unit: Mapping[str, Any]) -> None:
-    """The input is the one that was planned for.
-
-    Raises:
-        DataError: somebody wrote to it.
-    """
-    try:
-        now = formats.stamp(unit["path"])
-    except OSError as error:
-        raise DataError(f"{unit['path']} cannot be looked at: {error}") from error
-    if now != dict(unit["stamp"]):
-        raise DataError(
-            f"{unit['path']} changed after the plan was made (size {unit['stamp']['size']} then, "
-            f"{now['size']} now). Encode it again from the start: --overwrite."
-        )
 
 
 def _check_complete(unit: Mapping[str, Any], rows: int) -> None:

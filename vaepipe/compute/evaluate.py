@@ -16,7 +16,7 @@ from torch import Tensor
 from vaepipe import files
 from vaepipe.compute import aggregate
 from vaepipe.data import shards
-from vaepipe.data.sources import Source
+from vaepipe.data.sources import Source, check_unchanged
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.evaluation import Annealing, Scores, ais, bdmc, gaps, joined, score
@@ -73,7 +73,9 @@ class Evaluator:
     def _rows(self, unit: Mapping[str, Any]) -> None:
         source = self.sources[unit["split"]]
         labels = [name for name in ("label",) if name in source.columns()]
+        check_unchanged(unit)
         ids, x, kept = source.read(unit, labels)
+        check_unchanged(unit)
         scores = self._scores(unit["split"], ids, x)
         columns = _columns(ids, unit["split"], kept, scores)
         columns |= self._gaps(unit, ids, x, scores) | self._annealed(unit, ids, x)

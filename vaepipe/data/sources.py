@@ -107,12 +107,13 @@ class Source:
         ]
 
     def units(self) -> list[dict[str, Any]]:
-        """Groups of rows: path, group, position of the first row, number of rows."""
+        """Groups of rows: path, group, position of the first row, number of rows, file's stamp."""
         units = []
         for piece in self.pieces():
             start = piece.start
             for group, rows in enumerate(piece.about.groups):
-                units.append({"path": piece.path, "group": group, "start": start, "rows": rows})
+                unit = {"path": piece.path, "group": group, "start": start, "rows": rows}
+                units.append({**unit, "stamp": piece.stamp})
                 start += rows
         return units
 
@@ -241,6 +242,20 @@ class Source:
         if ids.dtype == np.uint64 and len(ids) and ids.max() >= 2**63:
             raise DataError(f"{where}: ids must be below 2^63, got {ids.max()}.")
         return ids.astype(np.int64), named
+
+
+def check_unchanged(unit: Mapping[str, Any]) -> None:
+    """The file of a unit is the one that was planned for.
+
+    Raises:
+        DataError: somebody wrote to it.
+    """
+    now, then = formats.stamp(unit["path"]), dict(unit["stamp"])
+    if now != then:
+        raise DataError(
+            f"{unit['path']} changed after the plan was made (size {then['size']} then, "
+            f"{now['size']} now). Begin again; latents: with --overwrite."
+        )
 
 
 def of_split(path: str, split: str) -> Source:

@@ -55,7 +55,7 @@ class GreyView:
         value = x.to(torch.get_default_dtype())
         if self.binarize == "static" or (self._is_levels and not x.is_floating_point()):
             return value
-        grey = value if x.is_floating_point() else value / self.levels
+        grey = value if x.is_floating_point() else value.div_(self.levels)  # a copy already
         seen = self._seen(grey, uniform)
         if x.dtype == torch.uint8 and self.levels == 255:
             return seen
