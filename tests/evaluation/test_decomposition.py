@@ -78,11 +78,11 @@ def test_units_of_information():
 
 
 def test_the_doctor_names_dimensions_and_remedies():
-    assert diagnose([1.0, 2.0], [0.5, 0.5], "test", 3.0) == []
-    (one,) = diagnose([1.0, 0.001], [0.5, 0.001], "test", 1.0)
+    assert diagnose([1.0, 2.0], [0.5, 0.5], "test", 3.0) == ([], [])
+    (one,) = diagnose([1.0, 0.001], [0.5, 0.001], "test", 1.0).notes
     assert "1 of 2" in one and "dimension 1: 0.0010 nats" in one
     assert all(word in one for word in ("free_bits", "warmup_epochs", "vamp"))
-    (many,) = diagnose([None] * 20, [0.5] + [0.0] * 19, "test", 9.0)
+    (many,) = diagnose([None] * 20, [0.5] + [0.0] * 19, "test", 9.0).notes
     assert "19 of 20" in many and "and 11 more" in many
-    (all_gone,) = diagnose([0.0, 0.0], [0.0, 0.0], "test", 0.0)
+    (all_gone,) = diagnose([0.0, 0.0], [0.0, 0.0], "test", 0.0).alarms
     assert all_gone.startswith("posterior collapse")

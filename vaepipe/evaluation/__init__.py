@@ -5,6 +5,7 @@ from vaepipe.evaluation.aggregate import surgery as surgery
 from vaepipe.evaluation.annealing import Annealing as Annealing
 from vaepipe.evaluation.annealing import ais as ais
 from vaepipe.evaluation.annealing import bdmc as bdmc
+from vaepipe.evaluation.collapse import Diagnosis as Diagnosis
 from vaepipe.evaluation.collapse import collapse as collapse
 from vaepipe.evaluation.collapse import diagnose as diagnose
 from vaepipe.evaluation.evidence import Scores as Scores
@@ -18,6 +19,7 @@ from vaepipe.evaluation.weights import summarise_weights as summarise_weights
 
 __all__ = [
     "Annealing",
+    "Diagnosis",
     "Gaps",
     "Scores",
     "Surgery",

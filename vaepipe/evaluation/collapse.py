@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from vaepipe.evaluation.validation import ACTIVE
 
@@ -20,6 +21,15 @@ IDLE_REMEDY = (
 )
 NAMED = 8
 """Idle dimensions that are listed one by one."""
+
+
+class Diagnosis(NamedTuple):
+    """Sentences on a model's use of its latents, each with the remedy by name."""
+
+    alarms: list[str]
+    """What nobody wants."""
+    notes: list[str]
+    """What may be as it should."""
 
 
 def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
@@ -51,8 +61,8 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
 
 def diagnose(
     rates: Sequence[float | None], variances: Sequence[float | None], split: str, rate: float
-) -> list[str]:
-    """What is wrong with the use of the latent dimensions, each with the remedy by name.
+) -> Diagnosis:
+    """Whether the latent dimensions are in use: a collapse is an alarm, idle ones are noted.
 
     Args:
         rates: mean rate of each dimension, nats; None where q or p does not factorise.
@@ -61,19 +71,16 @@ def diagnose(
         split: whose, for the text.
         rate: KL(q(z | x) || p(z)), nats per example.
 
-    Returns:
-        Sentences; none if every dimension is in use.
-
     Example:
-        >>> diagnose([3.0, 0.0, 2.5], [0.9, 0.0, 0.8], "test", 5.5)[0][:66]
+        >>> diagnose([3.0, 0.0, 2.5], [0.9, 0.0, 0.8], "test", 5.5).notes[0][:66]
         'test: 1 of 3 latent dimensions is not in use (dimension 1: 0.0000 '
     """
     idle = [d for d, v in enumerate(variances) if v is not None and v <= ACTIVE]
     active = float(len(variances) - len(idle))
     found = collapse({f"{split}/rate": rate, f"{split}/active_units": active}, split)
     if found is not None:
-        return [found]
-    return [_idle(rates, variances, split, idle)] if idle else []
+        return Diagnosis([found], [])
+    return Diagnosis([], [_idle(rates, variances, split, idle)] if idle else [])
 
 
 def _idle(

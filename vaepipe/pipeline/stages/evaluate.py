@@ -128,7 +128,7 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
     evaluate_tables.write(job.output, found)
     shutil.rmtree(parts)
     said = evaluate_tables.diagnosis(found)
-    _warn(job.output, said)
+    _warn(job.output, said.alarms)
     return {
         "model": str(job.model),
         "model_digest": loaded.digest,
@@ -139,7 +139,7 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
         "seed": job.seed,
         "measures": dict(job.measures),
         "metrics": evaluate_tables.flat(pq.read_table(job.output / "summary.parquet")),
-        "diagnosis": said,
+        "diagnosis": [*said.alarms, *said.notes],
     }
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
-from vaepipe.evaluation import collapse, diagnose
+from vaepipe.evaluation import Diagnosis, collapse, diagnose
 from vaepipe.evaluation.aggregate import bits_per_dimension
 from vaepipe.evaluation.evidence import ELBO_DRAWS
 from vaepipe.evaluation.tail import UNRELIABLE
@@ -102,14 +102,15 @@ def flat(summary: pa.Table) -> dict[str, float]:
     return {f"{r['split']}/{r['metric']}": r["value"] for r in summary.to_pylist()}
 
 
-def diagnosis(found: Found) -> list[str]:
-    """What is wrong with the latent dimensions of each split or its paths, and what to do."""
-    table, said = found.table(), []
+def diagnosis(found: Found) -> Diagnosis:
+    """What is to be said of the latent dimensions of each split or its paths, and what to do."""
+    table, said = found.table(), Diagnosis([], [])
     rates = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
     for split, dimensions in found.dimensions().items():
         each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
-        said += diagnose(each, variances, split, rates[split])
-    return [*said, *short_paths(table)]
+        one = diagnose(each, variances, split, rates[split])
+        said = Diagnosis([*said.alarms, *one.alarms], [*said.notes, *one.notes])
+    return said._replace(alarms=[*said.alarms, *short_paths(table)])
 
 
 def key(found: Found) -> dict[str, str]:
