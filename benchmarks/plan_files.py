@@ -52,7 +52,7 @@ def main() -> None:
         begin = time.perf_counter()
         common = {"metadata": {"digest": sources.digest(pieces)}, "config": {}}
         path = Path(folder) / "_plan.json"
-        planned = units.plan(path, {"all": pieces}, 65536, common)
+        planned, _ = units.plan(path, {"all": pieces}, 65536, common)
         seconds["plan"] = time.perf_counter() - begin
         begin = time.perf_counter()
         units.plan(path, {"all": pieces}, 65536, common)
