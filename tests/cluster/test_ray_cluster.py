@@ -84,10 +84,15 @@ def test_an_interruption_ends_ray_and_everything_it_started(tmp_path):
         stderr=subprocess.PIPE,
     )
     journal = tmp_path / "sweep/trials/00000/journal.jsonl"
-    while not journal.exists() and process.poll() is None:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        while not journal.exists() and process.poll() is None:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
     assert out == b""
     assert b"KeyboardInterrupt" in err
     written = journal.stat().st_size

@@ -65,7 +65,7 @@ def test_signals_end_a_run_with_their_code_and_it_continues(place, number, code)
     process = place.start("run", place.file, "--only", "fit")
     wait_for(place.home / "fit" / "checkpoint", process)
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert place.stages()["fit"]["status"] == "interrupted"

@@ -18,7 +18,8 @@ from vaepipe.errors import TrainingError, VaepipeError
 RETRIES = 2
 """How often a unit is tried again after its actor died, and a worker is started again."""
 IN_FLIGHT = 2
-"""Units that an actor holds: one at work, and one so that it need not wait for the next."""
+"""Units that an actor holds: one at work, and one so that it need not wait for the next; a unit
+that was lost with its actor is held alone, so that its next death can be nobody else's."""
 PATIENCE = 900.0
 """Seconds to wait for a worker when there is none left: a cluster may be adding a node."""
 
@@ -80,6 +81,7 @@ class _Pool:
     ) -> None:
         self.units, self.waiting = units, deque(range(len(units)))
         self.tries, self.failed_starts, self.share = [0] * len(units), 0, share
+        self.suspects: set[int] = set()
         self.make = (
             ray.remote(_Actor).options(num_cpus=share.cpus, num_gpus=share.gpus).remote,
             (target, ray.put(dict(common)), share),
@@ -154,16 +156,26 @@ class _Pool:
         """Give units to those who hold the fewest."""
         while self.waiting and self.held:
             actor = min(self.held, key=lambda each: len(self.held[each]))
-            if len(self.held[actor]) >= IN_FLIGHT:
+            if not self._has_room(actor, self.waiting[0]):
                 return
             unit = self.waiting.popleft()
             ref = actor.run.remote(dict(self.units[unit]))
             self.held[actor].append((unit, ref))
             self.flying[ref] = actor
 
+    def _has_room(self, actor: Any, unit: int) -> bool:
+        """Whether an actor can take a unit: one that was lost before is taken alone."""
+        holds = [each for each, _ in self.held[actor]]
+        alone = not self.suspects.isdisjoint([*holds, unit])
+        return len(holds) < (1 if alone else IN_FLIGHT)
+
     def _replace(self, actor: Any, error: Exception) -> None:
-        """A new actor for a dead one, whose units go back; only the one at work counts a try."""
+        """A new actor for a dead one, whose units go back; the first of them counts a try.
+
+        It need not be the one that was at work: an actor can die with a result not yet sent.
+        """
         lost = [unit for unit, _ in self.held.pop(actor)]
+        self.suspects.update(lost)
         self.flying = {ref: each for ref, each in self.flying.items() if each is not actor}
         ray.kill(actor)  # one out of reach may be alive
         self.tries[lost[0]] += 1
