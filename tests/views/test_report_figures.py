@@ -22,6 +22,7 @@ from vaepipe.pipeline.report import (
     build,
     curves,
     faces,
+    line,
     motion,
     movement,
     sheets,
@@ -79,8 +80,8 @@ def test_epochs_that_were_not_validated_do_not_interrupt_a_line():
     rows |= {name: [None, -7.0, None, -5.0] for name in ("val/log_evidence", "val/elbo")}
     rows |= {"val/log_evidence_se": [None, 0.5, None, 0.5], "val/rate": [None, 1.0, None, 2.0]}
     upper, lower = curves.history(rows).axes
-    for line in (upper.lines[0], upper.lines[1], lower.lines[0]):
-        assert line.get_xdata().tolist() == [2, 4]
+    for curve in (upper.lines[0], upper.lines[1], lower.lines[0]):
+        assert curve.get_xdata().tolist() == [2, 4]
     assert len(upper.lines[2].get_xdata()) == 4
     assert np.isfinite(upper.collections[0].get_paths()[0].vertices).all()
 
@@ -191,7 +192,8 @@ def test_a_traversal_moves_one_dimension_across_the_prior(fitted):
         ("concrete", "concrete", [3, 2], {"posterior"}),
         ("mixture", "vamp", [3], {"posterior", "traversals"}),
         ("hierarchical", "hierarchical", [2], {"posterior", "traversals", "plane"}),
-        ("diagonal_normal", "standard_normal", [1], {"traversals"}),
+        ("diagonal_normal", "standard_normal", [1], {"posterior", "line"}),
+        ("bernoulli", "bernoulli", [1], {"posterior"}),
     ],
 )
 def test_what_is_shown_of_a_latent_depends_on_what_it_is(fitted, family, prior, latent, keys):
@@ -237,10 +239,66 @@ def test_a_movement_ends_where_the_last_epoch_is(moved, d):
 
 
 def test_what_cannot_move_is_left_out(tmp_path, moved):
-    """No snapshots, one of them, or one latent dimension."""
+    """No snapshots, or one of them."""
     assert movement.read(tmp_path) is None
     assert movement.read(moved(frames=1)) is None
-    assert movement.read(moved(frames=3, d=1)) is None
+
+
+def test_one_dimension_is_a_histogram_for_each_class():
+    """Every finite mean is counted once, in its class; means without a class stand in one."""
+    z = np.array([-2.0, -1.0, -1.0, 0.5, 1.0, np.nan, 2.0, 2.0])
+    ax = line.histograms(z, ["b", "a", "a", "a", "b", "b", None, "b"]).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["–", "a", "b"]
+    rows = [patch.get_data() for patch in ax.patches]
+    assert all(np.array_equal(row.edges, rows[0].edges) for row in rows)
+    for row, values in zip(rows, ([2.0], [-1.0, -1.0, 0.5], [-2.0, 1.0, 2.0]), strict=True):
+        counts = np.histogram(values, row.edges)[0]
+        np.testing.assert_allclose(row.values - row.baseline, line.TALL * counts / counts.max())
+    (whole,) = line.histograms(z, None).axes[0].patches
+    assert whole.get_data().values.sum() == 7
+
+
+@pytest.mark.parametrize("z", [[], [1.0], [np.nan, 1.0, np.inf]])
+def test_one_mean_is_no_distribution(z):
+    assert line.histograms(np.array(z), None) is None
+
+
+def test_a_collapsed_dimension_is_still_drawn(codes):
+    """All means are the same: one bar, in the classes too."""
+    for labels in (None, ["a", "b"] * 10):
+        (plot,) = [b for b in chapter(codes(np.zeros((20, 1)), labels)) if isinstance(b, Plot)]
+        assert plot.key == "posterior"
+        with style.look():
+            assert style.draw(plot.figure).png
+
+
+def test_one_dimension_moves_along_its_line(moved):
+    """A class keeps its row; what moves is the posterior mean."""
+    found = movement.read(moved(frames=4, d=1, labels=True))
+    assert list(found.rows) == ["0", "1", "2"]
+    means = [columns_of.read(p)["mean"] for p in sorted(moved(4, True, 1).glob("snapshots/*"))]
+    np.testing.assert_allclose(found.points[:, :, 0], np.squeeze(means, 2))
+    assert (found.points[:, :, 1] == found.points[0, :, 1]).all()
+    np.testing.assert_array_equal(found.points[0, :, 1].round(), np.arange(40) % 3)
+    assert len(list(movement.pictures(found))) == 4
+    assert movement.read(moved(frames=4, d=1)).rows == [""]
+
+
+def test_a_line_of_pictures_ends_at_three(fitted):
+    """Means at even steps from -3 to 3, left to right."""
+    part = registry.part
+    parts = {**fitted.model.parts, "encoder": part("networks", "mlp", {"hidden": [8]})}
+    model = build_model((1,), fitted.model.data, **parts).eval()
+    card = {**fitted.model.card, "model": {**fitted.model.card["model"], "latent_shape": [1]}}
+    made = sheets.latent_line(dataclasses.replace(fitted.model, model=model, card=card), steps=7)
+    shown = np.asarray(made.axes[0].images[0].get_array())[:32, :, 0]
+    assert shown.shape[1] == 7 * 34 - 2
+    with torch.no_grad():
+        means = model.generator(torch.linspace(-3, 3, 7)[:, None]).mean[:, 0].numpy()
+    for place in range(7):
+        np.testing.assert_allclose(shown[::4, 34 * place : 34 * place + 32 : 4], means[place])
+    marks = made.axes[0].get_xticks()
+    np.testing.assert_allclose(marks, [15.5, 3 * 34 + 15.5, 6 * 34 + 15.5])
 
 
 def test_snapshots_of_other_rows_are_not_mixed_in(moved):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaepipe.core import seeded
-from vaepipe.pipeline.report import faces, movement, scatter, sentences, sheets, words
+from vaepipe.pipeline.report import faces, line, movement, scatter, sentences, sheets, words
 from vaepipe.pipeline.report.section import Block, Motion, Note, Plot, Section
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ TRAVERSALS = (
     "Mean of p(x|z) while one dimension of z moves across the prior, the others as in the code of "
     "the first example; dimensions whose posterior means vary most on top."
 )
+
+LINE = "E q(z|x), the one latent dimension"
+LINE_CLASSES = ", each class scaled to its own highest bar"
 
 
 def chapter(section: Section) -> Iterator[Block]:
@@ -36,10 +39,13 @@ def chapter(section: Section) -> Iterator[Block]:
     if pictures and data is not None and len(data.ids):
         text = "Rows: examples; mean of p(x|z) at the posterior mean; a draw with z ~ q(z|x)."
         yield Plot("reconstructions", "Reconstructions", text, sheets.reconstructions(bundle, data))
-    if pictures and _is_plane(bundle):
+    if pictures and _is_real(bundle, 2):
         text = "Mean of p(x|z) over the square [−3, 3]²."
         yield Plot("plane", "The latent plane", text, sheets.latent_plane(bundle))
-    if pictures and data is not None and len(data.ids) > 1:
+    if pictures and _is_real(bundle, 1):
+        text = "Mean of p(x|z) for z from −3 to 3."
+        yield Plot("line", "The latent line", text, sheets.latent_line(bundle))
+    elif pictures and data is not None and len(data.ids) > 1:
         drawn = faces.traversals(bundle, data)
         if drawn is not None:
             yield Plot("traversals", "Latent traversals", TRAVERSALS, drawn)
@@ -47,11 +53,12 @@ def chapter(section: Section) -> Iterator[Block]:
         yield from posterior(sheets.posterior_means(bundle, data), data.labels)
 
 
-def _is_plane(bundle: Bundle) -> bool:
-    """Whether z is two real numbers."""
+def _is_real(bundle: Bundle, dimensions: int) -> bool:
+    """Whether z is so many real numbers."""
     with seeded(0):
         support = bundle.model.p_z().z.support
-    return math.prod(bundle.card["model"]["latent_shape"]) == 2 and faces.is_real(support)
+    known = math.prod(bundle.card["model"]["latent_shape"])
+    return known == dimensions and faces.is_real(support)
 
 
 def moves(folder: Path) -> Iterator[Block]:
@@ -66,10 +73,15 @@ def moves(folder: Path) -> Iterator[Block]:
 
 
 def posterior(means: np.ndarray, labels: Sequence[Any] | None) -> Iterator[Block]:
-    """Posterior means `[n, d]` in the plane, by class where labels are known."""
-    flat = scatter.plane(means)
-    if flat is None:
-        return
+    """Posterior means `[n, d]` in the plane or on a line, by class where labels are known."""
     named = "Posterior by class" if labels is not None else "Posterior"
-    text = f"{flat.caption}; {words.number(len(means))} examples."
-    yield Plot("posterior", named, text, scatter.scatter(flat, labels))
+    count = f"{words.number(len(means))} examples"
+    if means.shape[1] == 1:
+        drawn = line.histograms(means[:, 0], labels)
+        text = f"{LINE}{LINE_CLASSES if labels is not None else ''}; {count}."
+    else:
+        flat = scatter.plane(means)
+        drawn = None if flat is None else scatter.scatter(flat, labels)
+        text = f"{flat.caption}; {count}." if flat else ""
+    if drawn is not None:
+        yield Plot("posterior", named, text, drawn)

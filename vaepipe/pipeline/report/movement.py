@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaepipe.pipeline.report import scatter, style, tables
+from vaepipe.pipeline.report import line, scatter, style, tables
 
 COLUMNS = 4
 PANELS = 8
@@ -25,22 +25,28 @@ EDGE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """Points `[frames, n, 2]` at some epochs, what the axes are, and the examples' labels."""
+    """Points `[frames, n, 2]` at some epochs, what the axes are, and the examples' labels.
+
+    Where the latent is a line, `rows` are the classes that the second coordinate tells apart.
+    """
 
     epochs: Sequence[int]
     points: np.ndarray
     names: tuple[str, str]
     caption: str
     labels: Sequence[Any] | None
+    rows: Sequence[str] = ()
 
     @property
     def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Where both axes, of equal length, begin and end, the same at all epochs."""
+        """Where the axes begin and end, the same at all epochs; of equal length in a plane."""
         flat = self.points.reshape(-1, 2)
         low, high = np.nanquantile(flat, (EDGE, 1 - EDGE), axis=0)
-        half = max((high - low).max() / 2 * 1.12, 1e-6)
+        lengths = high - low
+        half = max((lengths[0] if self.rows else lengths.max()) / 2 * 1.12, 1e-6)
         (x, y) = (low + high) / 2
-        return (x - half, x + half), (y - half, y + half)
+        up = (len(self.rows) - 0.5, -0.5) if self.rows else (y - half, y + half)
+        return (x - half, x + half), up
 
 
 def read(folder: Path) -> Movement | None:
@@ -52,10 +58,12 @@ def read(folder: Path) -> Movement | None:
         return None
     means, ids, labels = found[max(found)]
     kept = {epoch: each[0] for epoch, each in sorted(found.items()) if each[1] == ids}
-    flat = scatter.planes(list(kept.values()), means)
-    if flat is None or len(kept) < 2:
+    if len(kept) < 2:
         return None
-    return Movement(list(kept), flat.points, flat.names, flat.caption, labels)
+    if means.shape[1] == 1:
+        return _along(list(kept), np.stack(list(kept.values()))[:, :, 0], labels)
+    flat = scatter.planes(list(kept.values()), means)
+    return flat and Movement(list(kept), flat.points, flat.names, flat.caption, labels)
 
 
 def panels(movement: Movement) -> Figure:
@@ -64,7 +72,8 @@ def panels(movement: Movement) -> Figure:
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     side = style.WIDTH / columns
-    made = style.figure((side + 0.22) * rows + 0.1)
+    tall = min(side, 0.4 + 0.12 * len(movement.rows)) if movement.rows else side
+    made = style.figure((tall + 0.22) * rows + 0.1)
     for place, frame in enumerate(chosen):
         ax = made.add_subplot(rows, columns, place + 1)
         _dots(ax, movement, frame, size=3.0)
@@ -77,7 +86,7 @@ def panels(movement: Movement) -> Figure:
 
 def stage(movement: Movement) -> tuple[Figure, Axes]:
     """Axes on which the points of every epoch have room, and no points yet."""
-    made = style.figure(4.6)
+    made = style.figure(max(2.2, 1.0 + 0.32 * len(movement.rows)) if movement.rows else 4.6)
     ax = style.axes(made)
     _dress(ax, movement)
     ax.set_xlabel(movement.names[0])
@@ -92,7 +101,7 @@ def pictures(movement: Movement) -> Iterator[Figure]:
         made, ax = stage(movement)
         _dots(ax, movement, frame, size=9.0)
         groups = scatter.groups(movement.labels, movement.points.shape[1])
-        if len(groups) > 1:
+        if len(groups) > 1 and not movement.rows:
             for name, (rows, colour) in groups.items():
                 scatter.name_class(ax, name, movement.points[frame, rows], colour)
         ax.set_title(f"epoch {epoch}", fontsize=9)
@@ -114,10 +123,23 @@ def marks(movement: Movement, made: Figure, ax: Axes) -> list[str]:
 
     at = (box.x0 * to_points, height - box.y1 * to_points - 6)
     groups = scatter.groups(movement.labels, movement.points.shape[1])
+    named = len(groups) > 1 and not movement.rows
     return [
-        _frame(number, epoch, [(n, c, place(points[rows])) for n, (rows, c) in groups.items()], at)
+        _frame(number, epoch, [(n, c, place(points[rows])) for n, (rows, c) in groups.items()],
+               at, named=named)
         for number, (epoch, points) in enumerate(zip(movement.epochs, movement.points, strict=True))
-    ]
+    ]  # fmt: skip
+
+
+def _along(
+    epochs: Sequence[int], frames: np.ndarray, labels: Sequence[Any] | None
+) -> Movement | None:
+    """Means `[frames, n]` of one dimension; None if fewer than two of the last are finite."""
+    if np.isfinite(frames[-1]).sum() < 2:
+        return None
+    points, rows = line.strips(frames, labels)
+    caption = "E q(z|x), the one latent dimension" + (", a row for each class" if labels else "")
+    return Movement(epochs, points, (line.NAME, ""), caption, labels, rows)
 
 
 def _snapshot(path: Path) -> tuple[np.ndarray, list[int], Sequence[Any] | None]:
@@ -138,8 +160,12 @@ def _dress(ax: Axes, movement: Movement) -> None:
     across, up = movement.limits
     ax.set_xlim(*across)
     ax.set_ylim(*up)
-    ax.set_aspect("equal", adjustable="box")
-    ax.grid(visible=True)
+    if movement.rows:
+        ax.set_yticks(range(len(movement.rows)), list(movement.rows))
+        ax.spines["left"].set_visible(False)
+    else:
+        ax.set_aspect("equal", adjustable="box")
+    ax.grid(visible=True, axis="x" if movement.rows else "both")
     ax.tick_params(length=0)
 
 
@@ -148,14 +174,16 @@ def _frame(
     epoch: int,
     classes: Sequence[tuple[str, str, np.ndarray]],
     at: tuple[float, float],
+    *,
+    named: bool,
 ) -> str:
     """An epoch: one path of round dots for each class, the names of the classes, the title."""
     dots = "".join(f'<path d="{_path(p)}" style="stroke:{colour}"/>' for _, colour, p in classes)
-    named = [(n, c, np.nanmedian(p, 0)) for n, c, p in classes if np.isfinite(p).all(1).any()]
+    middles = [(n, c, np.nanmedian(p, 0)) for n, c, p in classes if np.isfinite(p).all(1).any()]
     text = "".join(
         f'<text x="{x:.1f}" y="{y:.1f}" style="fill:{colour}">{escape(name)}</text>'
-        for name, colour, (x, y) in named
-        if len(classes) > 1
+        for name, colour, (x, y) in middles
+        if named
     )
     head = f'<text class="epoch" x="{at[0]:.1f}" y="{at[1]:.1f}">epoch {epoch}</text>'
     return f'<g class="frame f{number}">{dots}{text}{head}</g>'

@@ -27,7 +27,7 @@ TILE = 32
 """Least height and width of a picture on a sheet, in pixels of the sheet."""
 GAP = (0.45, 0.48, 0.52)
 """Between pictures: neither black nor white, on paper or screen."""
-GRID_LIMIT, GRID_SIDE = 3.0, 15
+GRID_LIMIT, GRID_SIDE, LINE_STEPS = 3.0, 15, 13
 
 
 def image_shape(shape: Shape) -> tuple[int, int, int] | None:
@@ -121,6 +121,24 @@ def latent_plane(bundle: Bundle, side: int = GRID_SIDE, seed: int = 0) -> Figure
     ax.set_yticks([_centre(-m, height, side) for m in marks], names)
     ax.set_xlabel("z₀")
     ax.set_ylabel("z₁")
+    return made
+
+
+@torch.no_grad()
+def latent_line(bundle: Bundle, steps: int = LINE_STEPS, seed: int = 0) -> Figure:
+    """Mean of p(x | z) for z from -3 to 3, in even steps."""
+    z = torch.linspace(-GRID_LIMIT, GRID_LIMIT, steps, dtype=_dtype(bundle))
+    with seeded(seed):
+        p = bundle.model.generator(z.reshape(-1, *bundle.card["model"]["latent_shape"]))
+        pictures = images(mean(p), bundle.data.shape)
+    sheet = mosaic(pictures, steps, gap=2)
+    height, width = sheet.shape[:2]
+    made = style.figure(style.WIDTH * height / width + 0.4)
+    ax = made.add_subplot()
+    show(ax, sheet, pictures)
+    marks, names = (-GRID_LIMIT, 0.0, GRID_LIMIT), ("−3", "0", "3")
+    ax.set_xticks([_centre(m, width + 2, steps) - 1 for m in marks], names)
+    ax.set_xlabel("z₀")
     return made
 
 
