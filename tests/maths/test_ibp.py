@@ -5,9 +5,19 @@ import math
 import pytest
 import torch
 from scipy import integrate, stats
+from torch.distributions import Bernoulli, Independent, MixtureSameFamily
 from vaepipe_ibp import IBPPrior, Kumaraswamy
 
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, LatentModel, StepContext, rehearse
+from vaepipe.core import (
+    SUPPORTS,
+    Conditional,
+    DataSpec,
+    LatentModel,
+    StepContext,
+    has_closed_form,
+    rate,
+    rehearse,
+)
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation import score, validate
 from vaepipe.families.discrete import BernoulliFamily
@@ -16,6 +26,7 @@ from vaepipe.likelihoods.bernoulli import BernoulliLikelihood
 from vaepipe.networks.mlp import MLP
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.objectives.score import VIMCO
+from vaepipe.testing.exact import Enumeration, binary_codes
 from vaepipe.testing.statistics import assert_mean, z_scores
 
 DATA = DataSpec((4,), SUPPORTS["boolean"], 100)
@@ -93,7 +104,7 @@ def test_one_draw_of_the_sticks_holds_for_a_whole_batch():
 
 
 def test_evaluation_draws_no_sticks():
-    """Probabilities are their means under q, so that scores do not depend on the generator."""
+    """Scores do not depend on the generator; a feature has its exact probability under q."""
     model, x = made()
     prior = model.prior
     with torch.no_grad():
@@ -107,6 +118,102 @@ def test_evaluation_draws_no_sticks():
     assert torch.allclose(one, prior.sticks.mean().cumprod(0))
     assert score(model, x, range(6), k=5).rate.isfinite().all()
     assert validate(model, x, k=5) == validate(model, x, k=5)
+
+
+def moment(q, n):
+    """E v^n = b B(1 + n/a, b) of a Kumaraswamy."""
+    first = 1 + n / q.a
+    return q.b * (first.lgamma() + q.b.lgamma() - (first + q.b).lgamma()).exp()
+
+
+WIDTHS = [(0.7, 1.0), (2.0, 1.0), (2.0, 3.0), (30.0, 5.0)]
+
+
+@pytest.mark.parametrize(("a", "b"), WIDTHS)
+def test_the_predictive_distribution_is_the_mean_over_the_sticks(a, b):
+    """Masses of two features by moments: to 0.002, where plugging in mean sticks is off by 0.1."""
+    prior = IBPPrior((2,), DATA).eval()
+    with torch.no_grad():
+        prior.log_a.fill_(math.log(a))
+        prior.log_b.fill_(math.log(b))
+    (one, two), (square, _) = moment(prior.sticks, 1), moment(prior.sticks, 2)
+    both, only_second = square * two, (one - square) * two
+    exact = torch.stack([1 - one - only_second, only_second, one - both, both])
+    p = prior(None).z.log_prob(binary_codes(2)).exp()
+    assert p.sum().item() == pytest.approx(1, abs=1e-12)
+    assert torch.allclose(p, exact, atol=2e-3, rtol=0)
+    pi = torch.stack([one, one * two])
+    plugged = torch.where(binary_codes(2) == 1, pi, 1 - pi).prod(-1)
+    assert (plugged.log() - exact.log()).max() > (0.1 if a < 10 else 0)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.5])
+def test_densities_under_many_sticks_are_what_torch_says(temperature):
+    """Matrix products and loops give the numbers of the plain mixture; its gradient reaches q."""
+    prior = IBPPrior((2, 3), DATA, temperature=temperature).eval()
+    p = prior(None).z
+    z = p.sample((4, 5))
+    plain = MixtureSameFamily(p.mixture_distribution, p.component_distribution)
+    assert torch.allclose(p.log_prob(z), plain.log_prob(z), atol=1e-12)
+    for gradient in torch.autograd.grad(p.log_prob(z).sum(), list(prior.parameters())):
+        assert gradient.isfinite().all() and gradient.any()
+
+
+def wide():
+    """A model whose sticks are far from known, in evaluation mode, with examples."""
+    torch.manual_seed(4)
+    model, x = made(alpha=1.0)
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            parameter.mul_(6.0)
+    return model.eval(), x
+
+
+def test_what_is_reported_are_bounds_of_the_predictive_distribution():
+    """The ELBO is the enumerated one, the evidence its logarithm of a sum, from below."""
+    model, x = wide()
+    exact = Enumeration(model, binary_codes(2))
+    with torch.no_grad():
+        log_p, elbo = exact.log_evidence(x), exact.elbo(x)
+        runs = [score(model, x, range(6), k=[2, 400], seed=seed) for seed in range(60)]
+    assert not runs[0].closed and runs[0].rate_per_dimension is None
+    for k in (2, 400):
+        found = torch.stack([run.at[k] for run in runs])
+        assert (z_scores(found, log_p) < 4.5).all(), "above the evidence"
+    assert (found.mean(0) > log_p - 0.01).all()
+    assert_mean(torch.stack([run.elbo for run in runs]), elbo, "the ELBO")
+    assert (elbo < log_p).all()
+
+
+def test_plugged_in_sticks_would_claim_more_than_the_evidence():
+    """By tenths of a nat: log p(x | E pi) is no bound on the predictive log p(x)."""
+    model, x = wide()
+    z = binary_codes(2)
+    log_lik = model.generator(z[:, None]).log_prob(x)
+    pi = model.prior.sticks.mean().cumprod(0)
+    plugged = torch.where(z == 1, pi, 1 - pi).prod(-1).log()
+    claimed = (log_lik + plugged[:, None]).logsumexp(0)
+    with torch.no_grad():
+        log_p = Enumeration(model, z).log_evidence(x)
+    assert (claimed - log_p).max() > 0.1
+
+
+def test_the_rate_is_at_most_the_mean_of_rates_given_the_sticks():
+    """KL(q || E p) <= E KL(q || p): evaluation is above what the sticks' draws give."""
+    model, x = wide()
+    z, p = binary_codes(2).unsqueeze(1), model.p_z().z
+    q = model.inference(x)
+    assert not has_closed_form(q, p)
+    log_q = q.log_prob(z)
+    predictive = (log_q.exp() * (log_q - p.log_prob(z))).sum(0)
+    pi = p.component_distribution.base_dist
+    given = [rate(q, settings_of(pi, m), z) for m in range(len(pi.logits))]
+    assert (predictive < torch.stack(given).mean(0)).all()
+
+
+def settings_of(bits, m):
+    """The features under one setting of the sticks."""
+    return Independent(Bernoulli(logits=bits.logits[m]), 1)
 
 
 def test_the_divergence_of_the_sticks_is_divided_by_the_number_of_examples():
