@@ -1,6 +1,7 @@
 """What is refused before anything is trained, and in which words."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -29,8 +30,10 @@ from vaepipe.errors import CompatibilityError, UserError
 from vaepipe.families.normal import DiagonalNormal
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.networks.mlp import MLP
+from vaepipe.objectives.aggregate import AggregatePosterior
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.priors.normal import StandardNormal
+from vaepipe.registry import PartSpec
 
 REALS = DataSpec((4,), SUPPORTS["real"], 100)
 GREY = DataSpec((4,), SUPPORTS["unit_interval"], 100)
@@ -94,15 +97,98 @@ def test_likelihoods_of_the_data_pass(likelihood, data):
     check(*classes(likelihood), data)
 
 
-def test_a_missing_ability_is_named_with_objectives_that_would_do():
+def test_a_missing_ability_is_named():
     _, *rest = classes()
     with pytest.raises(CompatibilityError) as caught:
         check(BernoulliFamily, *rest, REALS)
     assert str(caught.value).startswith(
         "objective 'elbo' needs rsample of the posterior, which family 'BernoulliFamily' does not "
-        "provide (it provides sample, density). Objectives that fit this family: "
+        "provide (it provides sample, density). "
     )
     assert caught.value.missing == Cap.RSAMPLE
+
+
+def told(names, data=REALS, latent_shape=None):
+    """What `check` says of a combination of components, by name or with options."""
+    groups = ("families", "priors", "objectives", "likelihoods")
+    parts = [
+        part if isinstance(part, PartSpec) else registry.part(group, part)
+        for group, part in zip(groups, names, strict=True)
+    ]
+    with pytest.raises(CompatibilityError) as caught:
+        check(*parts, data, latent_shape=latent_shape)
+    return str(caught.value)
+
+
+def offered(text, group):
+    """The names that an error offers for a group."""
+    found = re.search(rf"{group} that work with the rest: ([^.]*)\.", text)
+    return set(found[1].split(", ")) if found else set()
+
+
+def test_objectives_are_offered_that_work_with_the_prior_too():
+    """For bits and a prior of bits those that need no gradient of draws, but nothing to learn."""
+    text = told(("bernoulli", "bernoulli", "elbo", "gaussian"))
+    names = offered(text, "Objectives")
+    assert {"vimco", "reinforce", "rws", "wake_sleep"} <= names
+    assert not {"elbo", "vq", "aggregate"} & names
+    learned = registry.part("priors", "bernoulli", {"learned": True})
+    assert "aggregate" in offered(told(("bernoulli", learned, "elbo", "gaussian")), "Objectives")
+
+
+def test_where_no_objective_helps_a_family_is_offered_and_what_suits_the_asked_one():
+    """A density over real numbers is never a prior of bits, whatever the objective."""
+    text = told(("bernoulli", "standard_normal", "elbo", "gaussian"))
+    assert not offered(text, "Objectives") and "diagonal_normal" in offered(text, "Families")
+    assert not {"bernoulli", "concrete", "vq"} & offered(text, "Families")
+    assert "This family works with prior 'bernoulli' and objective 'reinforce' together." in text
+
+
+def test_priors_are_offered_that_are_densities_where_the_family_is():
+    names = offered(told(("diagonal_normal", "ladder", "elbo", "gaussian")), "Priors")
+    assert {"standard_normal", "vamp"} <= names
+    assert not {"bernoulli", "categorical", "concrete", "ibp", "uniform_codes"} & names
+
+
+def test_options_of_the_asked_parts_decide_what_is_offered():
+    """The Indian buffet process over relaxed bits, asked with the objective of code books."""
+    relaxed = registry.part("priors", "ibp", {"temperature": 0.5})
+    text = told(("binary_concrete", relaxed, "vq", "gaussian"))
+    assert {"elbo", "iwae"} <= offered(text, "Objectives")
+    text = told(("binary_concrete", "ibp", "vq", "gaussian"))
+    assert not offered(text, "Objectives"), "over bits it fits no relaxed posterior"
+
+
+def test_the_latent_shape_decides_what_is_offered():
+    """Full covariances and layers are of vectors."""
+    asked = ("bernoulli", "standard_normal", "elbo", "gaussian")
+    vectors = offered(told(asked, latent_shape=(4,)), "Families")
+    tables = offered(told(asked, latent_shape=(2, 2)), "Families")
+    assert vectors - tables == {"full_normal", "hierarchical", "ladder"}
+
+
+def test_every_fault_is_told_at_once():
+    text = told(("bernoulli", "uniform_codes", "elbo", "gaussian"), BINARY)
+    assert text.startswith("likelihood 'gaussian' is of real values")
+    assert "Prior 'uniform_codes' needs codes" in text
+    assert "Objective 'elbo' needs rsample" in text
+    assert "This family works with prior 'bernoulli' and objective" in text
+
+
+def test_a_likelihood_that_would_refuse_the_data_is_not_offered():
+    """`categorical` needs to know how many values an integer has."""
+    counts = DataSpec((4,), SUPPORTS["integer"], 100)
+    open_ended = told(("diagonal_normal", "standard_normal", "elbo", "gaussian"), counts)
+    assert "poisson" in open_ended and "categorical" not in open_ended
+    levels = DataSpec((4,), SUPPORTS["integer"], 100, levels=5)
+    ended = told(("diagonal_normal", "standard_normal", "elbo", "gaussian"), levels)
+    assert "categorical" in ended
+
+
+def test_advice_changes_no_random_number():
+    before = torch.get_rng_state()
+    told(("bernoulli", "standard_normal", "elbo", "gaussian"))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_prior_can_lack_an_ability_too():
@@ -118,6 +204,49 @@ def test_a_prior_can_lack_an_ability_too():
 def test_a_mass_and_a_density_do_not_compare():
     with pytest.raises(CompatibilityError, match="a mass cannot be compared with a density"):
         rehearse(model(BernoulliFamily), ELBO(), REALS)
+
+
+@pytest.mark.parametrize(
+    ("family", "prior", "why"),
+    [
+        ("concrete", "standard_normal", "densities are of different volumes"),
+        ("bernoulli", "categorical", "draws of q.* lie outside the support of p"),
+        ("categorical", "bernoulli", "p.z. gives mass to values that q.* never draws"),
+        ("vq", "vamp", "no gradient, and no other code any mass"),
+    ],
+)
+def test_why_latents_of_two_kinds_do_not_compare(family, prior, why):
+    def head(latent):
+        return registry.load("families", family)(latent)
+
+    with pytest.raises(CompatibilityError, match=why):
+        rehearse(model(head, registry.load("priors", prior), (2, 3)), Nothing(), REALS)
+
+
+class Nothing(Objective):
+    """No phase: its rehearsal only compares q(z | x) with p(z)."""
+
+    trains = Part(0)
+
+    def phases(self):
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("family", "prior", "what"),
+    [
+        ("bernoulli", "bernoulli", "write `learned: true` among its options"),
+        ("vq", "uniform_codes", "a learned prior over the codes of the family"),
+        ("diagonal_normal", "standard_normal", "such as 'vamp'"),
+    ],
+)
+def test_a_prior_without_weights_is_told_what_could_learn(family, prior, what):
+    def head(latent):
+        return registry.load("families", family)(latent)
+
+    made = model(head, registry.load("priors", prior), (2, 3))
+    with pytest.raises(CompatibilityError, match=what):
+        rehearse(made, AggregatePosterior(), REALS)
 
 
 def test_latents_of_two_shapes_do_not_compare():

@@ -190,5 +190,5 @@ def test_aggregate_reports_the_elbo_and_moves_the_prior_only():
 
 def test_aggregate_has_nothing_to_do_for_a_prior_without_parameters():
     _, model, x = misjudged()
-    with pytest.raises(CompatibilityError, match=r"StandardNormal has nothing to train.*mixture"):
+    with pytest.raises(CompatibilityError, match=r"StandardNormal has nothing to train.*vamp"):
         AggregatePosterior().estimate(model, x, CONTEXT)

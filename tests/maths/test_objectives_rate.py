@@ -5,15 +5,27 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Categorical, Independent, MultivariateNormal, Normal
 from torch.distributions.kl import kl_divergence
 
-from vaepipe.core import StepContext, rate
+from vaepipe.core import (
+    SUPPORTS,
+    Conditional,
+    DataSpec,
+    LatentModel,
+    Mixture,
+    StepContext,
+    rate,
+)
 from vaepipe.errors import CompatibilityError, UserError
-from vaepipe.families.normal import raw_of
+from vaepipe.families.mixture import MixtureFamily
+from vaepipe.families.normal import FullNormal, raw_of
+from vaepipe.families.relaxed import ConcreteFamily
+from vaepipe.likelihoods.gaussian import GaussianLikelihood
+from vaepipe.networks.mlp import MLP
 from vaepipe.objectives.capacity import Capacity
 from vaepipe.objectives.elbo import ELBO, SampledELBO
-from vaepipe.objectives.mmd import WAE, InfoVAE, discrepancy
+from vaepipe.objectives.mmd import WAE, InfoVAE, discrepancy, prior_draws
 from vaepipe.objectives.schedules import Ramp
 from vaepipe.objectives.total_correlation import (
     BetaTC,
@@ -21,8 +33,11 @@ from vaepipe.objectives.total_correlation import (
     marginals,
     total_correlation,
 )
-from vaepipe.testing import PPCA, assert_mean, gradients
+from vaepipe.priors.vamp import VampPrior
+from vaepipe.testing import PPCA, assert_mean, assert_same_mean, gradients
 from vaepipe.testing.contracts.base import shaken
+
+REALS = DataSpec((4,), SUPPORTS["real"], 100)
 
 
 def at(epoch, num_examples=1000):
@@ -240,11 +255,62 @@ def test_marginals_are_those_of_the_joint():
     assert torch.allclose(marginals(Independent(one, 1)).log_prob(z), one.log_prob(z))
 
 
+@pytest.mark.parametrize("event", [(2,), (1, 2)])
+def test_marginals_of_a_mixture_are_its_joint_with_the_rest_integrated_away(event):
+    """int q(z_1, z_2 | x) dz_2 = q(z_1 | x), and the same for z_2, of several posteriors."""
+    head = MixtureFamily(event, components=3)
+    q = head(torch.randn(4, *head.feature_shape))
+    line = torch.linspace(-12, 12, 801)
+    plane = torch.cartesian_prod(line, line).reshape(-1, 1, *event)
+    joint = q.log_prob(plane).exp().reshape(801, 801, 4)
+    each = marginals(q).log_prob(line.reshape(-1, 1, *[1] * len(event))).exp().reshape(801, 4, 2)
+    step = line[1] - line[0]
+    assert torch.allclose(joint.sum(1) * step, each[..., 0], atol=1e-9)
+    assert torch.allclose(joint.sum(0) * step, each[..., 1], atol=1e-9)
+
+
+def test_a_mixture_of_one_component_has_the_total_correlation_of_that_normal():
+    loc, scale = torch.randn(30, 2), torch.rand(30, 2) + 0.3
+    one = Independent(Normal(loc, scale), 1)
+    parts = Independent(Normal(loc.unsqueeze(1), scale.unsqueeze(1)), 1)
+    q, z = Mixture(Categorical(logits=torch.zeros(30, 1)), parts), one.sample()
+    found = [total_correlation(d, z, 1000, "stratified") for d in (q, one)]
+    assert torch.allclose(*found)
+
+
+def test_the_total_correlation_of_a_mixture_is_that_of_its_modes():
+    """One posterior for all x with modes at (m, m) and (-m, -m): TC -> log 2, none within."""
+    loc = torch.tensor([[4.0, 4.0], [-4.0, -4.0]]).expand(600, 2, 2)
+    parts = Independent(Normal(loc, torch.full_like(loc, 0.5)), 1)
+    q = Mixture(Categorical(logits=torch.zeros(600, 2)), parts)
+    tc = total_correlation(q, q.sample(), 600, "stratified")
+    assert_mean(tc, math.log(2), "the total correlation of two modes")
+
+
+def test_relaxed_codes_are_variables_and_independent_ones_cost_nothing():
+    """q(z) = prod_i q(z_i) where no code depends on x: the total correlation is zero."""
+    head = ConcreteFamily((3, 4))
+    q = head(torch.randn(3, 4).expand(6, 3, 4))
+    assert marginals(q).event_shape == (4,)
+    tc = total_correlation(q, q.sample(), 6, "stratified")
+    assert torch.allclose(tc, torch.zeros(6))
+    alone = ConcreteFamily((4,))(torch.randn(6, 4))
+    assert torch.equal(total_correlation(alone, alone.sample(), 6, "weighted"), torch.zeros(6))
+
+
+def test_codes_that_agree_have_the_total_correlation_of_one_of_them():
+    """Two sharp codes of K = 4, always the same and each as often: TC -> log 4."""
+    logits = 60.0 * torch.eye(4).repeat(100, 1).unsqueeze(1).expand(-1, 2, -1)
+    q = ConcreteFamily((2, 4), temperature=0.5)(logits)
+    tc = total_correlation(q, q.sample(), 400, "stratified").mean()
+    assert tc.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
 def test_unknown_marginals_are_refused():
     class Odd(torch.distributions.Distribution):
         arg_constraints = {}
 
-    with pytest.raises(CompatibilityError, match=r"beta_tc.*Odd.*diagonal_normal"):
+    with pytest.raises(CompatibilityError, match=r"beta_tc.*Odd.*'elbo' with `beta`"):
         marginals(Odd())
 
 
@@ -301,6 +367,78 @@ def test_a_learned_prior_is_moved_by_the_discrepancy():
     p = Independent(Normal(loc, torch.ones(2)), 1)
     discrepancy(torch.randn(50, 2) + 1, p.rsample((50,)), "imq").backward()
     assert (loc.grad < 0).all()
+
+
+def vamp(components=3):
+    """A full Normal q(z | x), the prior of its posteriors at three pseudo-inputs."""
+    head = FullNormal((2,))
+    inference = Conditional(MLP((4,), head.feature_shape, hidden=[8]), head, (4,))
+    return inference, VampPrior((2,), REALS, components=components)
+
+
+def test_draws_of_a_vamp_prior_are_draws_of_its_mixture():
+    inference, prior = vamp()
+    p = shaken(prior, 2.0)(inference).z
+    draws = prior_draws(p, 20_000).detach()
+    u = torch.randn(2, 6)
+    waves = [torch.cat([(z @ u).cos(), (z @ u).sin()], -1) for z in (draws, p.sample((20_000,)))]
+    assert_same_mean(*waves, "draws that carry gradients against draws that do not")
+
+
+def test_gradients_of_a_vamp_prior_by_its_draws_are_those_by_its_score():
+    """d/du E_p f(z) along the path of z, and by f(z) d/du log p(z)."""
+    inference, prior = vamp()
+    shaken(prior, 1.0)
+    target = torch.randn(2)
+
+    def value(z):
+        return (z - target).square().sum(-1)
+
+    def path():
+        return value(prior_draws(prior(inference).z, 500)).mean()
+
+    def score():
+        p = prior(inference).z
+        z = p.sample((500,))
+        f = value(z)
+        return ((f - f.mean()) * p.log_prob(z)).sum() / 499
+
+    wanted = [prior.raw, *inference.parameters()]
+    one, two = (gradients(each, wanted, 300) for each in (path, score))
+    assert_same_mean(one, two, "gradients by draws and by the score")
+
+
+def test_the_wasserstein_autoencoder_moves_pseudo_inputs_towards_the_codes():
+    """Only they are trained, on the discrepancy alone: it falls to that of equal distributions."""
+    inference, prior = vamp(components=20)
+    generator = Conditional(MLP((2,), (4,), hidden=[]), GaussianLikelihood(REALS), (2,))
+    model, x = LatentModel(inference, prior, generator), torch.randn(100, 4) + 3
+    objective, optimizer = WAE(strength=100.0), torch.optim.Adam([prior.raw], 0.05)
+
+    def distance():
+        with torch.no_grad():
+            draws = [objective.estimate(model, x, at(0.0)).terms["mmd"][0] for _ in range(50)]
+        return torch.stack(draws).mean().item()
+
+    before = distance()
+    for _ in range(200):
+        optimizer.zero_grad()
+        objective.estimate(model, x, at(0.0)).surrogate.backward()
+        optimizer.step()
+    assert distance() < 0.1 * before
+
+
+def test_a_prior_whose_draws_would_not_move_it_is_refused():
+    """Nothing is trained silently: a density with weights, draws without a gradient."""
+
+    class Deaf(Independent):
+        has_rsample = False
+
+    loc = torch.zeros(2, requires_grad=True)
+    p = Deaf(Normal(loc, torch.ones(2)), 1)
+    with pytest.raises(CompatibilityError, match="Deaf carry no gradient"):
+        prior_draws(p, 5)
+    assert prior_draws(Deaf(Normal(loc.detach(), torch.ones(2)), 1), 5).shape == (5, 2)
 
 
 # The limit of a point posterior

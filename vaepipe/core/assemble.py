@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from vaepipe import registry
-from vaepipe.core.conditional import Conditional, Family, Likelihood
+from vaepipe.core.alternatives import GROUP, Asked, Component, Role, class_of, likelihoods_of
+from vaepipe.core.conditional import Conditional
 from vaepipe.core.model import LatentModel
-from vaepipe.core.objective import Objective
-from vaepipe.core.prior import Prior
-from vaepipe.core.spec import Cap, DataSpec, Shape, within
-from vaepipe.errors import CompatibilityError, PluginError
+from vaepipe.core.spec import Cap, DataSpec, Shape
+from vaepipe.errors import CompatibilityError
 from vaepipe.registry import PartSpec, options_signature
+
+_NEEDY = ("prior", "objective")
+"""Whose needs are compared with the abilities of the family."""
+_CHANGEABLE = ("family", *_NEEDY)
 
 
 def build(
@@ -71,65 +74,93 @@ def _centred(x: Tensor, levels: int) -> Tensor:
 
 
 def check(
-    family: type[Family],
-    prior: type[Prior],
-    objective: type[Objective],
-    likelihood: type[Likelihood],
+    family: Component,
+    prior: Component,
+    objective: Component,
+    likelihood: Component,
     data: DataSpec,
+    *,
+    latent_shape: Shape | None = None,
 ) -> None:
-    """What can be known from the classes alone.
+    """What can be known from declarations alone.
+
+    What it recommends instead has been rehearsed with the rest of what is asked: with the options
+    of components that are given as `PartSpec`, with default options of others; for the latent shape
+    if it is given, else for a small one.
+
+    Args:
+        family: q(z | x): a class, or a component as files name it.
+        prior: p(z), likewise.
+        objective: likewise.
+        likelihood: p(x | z), likewise.
+        data: what x is.
+        latent_shape: shape of z.
 
     Raises:
         CompatibilityError: the family lacks an ability that the prior or the objective needs
             (`missing` says which), or the likelihood is of other values than the data.
     """
-    _check_needs("prior", prior, family)
-    _check_needs("objective", objective, family)
-    _check_support(likelihood, data)
+    asked = Asked(family, prior, objective, likelihood, data, latent_shape)
+    lacking = [role for role in _NEEDY if asked.missing(role)]
+    said = [] if asked.of_the_data else [_wrong_values(asked)]
+    said += [_lacks(asked, role) for role in lacking]
+    if lacking:
+        said.append(_advice(asked, lacking))
+    if said:
+        error = CompatibilityError(" ".join([said[0], *(s[0].upper() + s[1:] for s in said[1:])]))
+        error.missing = asked.missing("prior") | asked.missing("objective") if lacking else None
+        raise error
 
 
-def _check_needs(role: str, part: type[Prior] | type[Objective], family: type[Family]) -> None:
-    missing = part.needs & ~family.provides
-    if not missing:
-        return
-    group = f"{role}s"
-    error = CompatibilityError(
-        f"{role} '{_name(group, part)}' needs {_words(missing)} of the posterior, which family "
-        f"'{_name('families', family)}' does not provide (it provides {_words(family.provides)}). "
-        f"{group.capitalize()} that fit this family: {_fitting(group, family)}."
-    )
-    error.missing = missing
-    raise error
-
-
-def _check_support(likelihood: type[Likelihood], data: DataSpec) -> None:
-    if within(data.support, likelihood.support):
-        return
-    fitting = [n for n, part in _installed("likelihoods") if within(data.support, part.support)]
+def _wrong_values(asked: Asked) -> str:
+    data, support = asked.data, class_of(asked.likelihood).support
     grey = data.support_name == "unit_interval"
-    raise CompatibilityError(
-        f"likelihood '{_name('likelihoods', likelihood)}' is of {_word(likelihood.support)} "
+    return (
+        f"likelihood '{_name('likelihoods', asked.likelihood)}' is of {_word(support)} "
         f"values, but the data are '{data.support_name}'. "
         + ("Set 'binarize: dynamic' in the dataset, or choose" if grey else "Choose")
-        + f" a likelihood for such data: {_listed(fitting)}."
+        + f" a likelihood for such data: {_listed(likelihoods_of(data))}."
     )
 
 
-def _fitting(group: str, family: type[Family]) -> str:
-    return _listed([n for n, part in _installed(group) if not part.needs & ~family.provides])
+def _lacks(asked: Asked, role: Role) -> str:
+    provided = class_of(asked.family).provides
+    return (
+        f"{role} '{_name(GROUP[role], getattr(asked, role))}' needs "
+        f"{_words(asked.missing(role))} of the posterior, which family "
+        f"'{_name('families', asked.family)}' does not provide (it provides {_words(provided)})."
+    )
 
 
-def _installed(group: str) -> Iterator[tuple[str, type]]:
-    """Every component that can be loaded; a broken one is not what the user asked about."""
-    for name in registry.available(group):
-        try:
-            yield name, registry.load(group, name)
-        except PluginError:
-            continue
+def _advice(asked: Asked, lacking: Sequence[Role]) -> str:
+    """The one part to change: what lacks something, else another; else two at once."""
+    fitting = likelihoods_of(asked.data)
+    if fitting and not asked.of_the_data:
+        asked = asked.with_part("likelihood", registry.part("likelihoods", fitting[0]))
+    one = next(filter(None, (_others(asked, role) for role in lacking)), "")
+    if one:
+        return one
+    unasked = [role for role in _CHANGEABLE if role not in lacking]
+    one = next(filter(None, (_others(asked, role) for role in unasked)), "")
+    return f"{one} {_pair(asked)}".strip()
 
 
-def _name(group: str, part: type) -> str:
+def _others(asked: Asked, role: Role) -> str:
+    names = list(asked.others(role))
+    return f"{GROUP[role].capitalize()} that work with the rest: {_listed(names)}." if names else ""
+
+
+def _pair(asked: Asked) -> str:
+    pair = next(asked.pairs(), None)
+    if pair is None:
+        return "Nothing that is installed works with this family: choose another."
+    return f"This family works with prior '{pair[0]}' and objective '{pair[1]}' together."
+
+
+def _name(group: str, part: Component) -> str:
     """The name in files of an installed component, else the name of its class."""
+    if isinstance(part, PartSpec):
+        return part.type
     target = f"{part.__module__}:{part.__qualname__}"
     names = registry.available(group).items()
     return next((n for n, points in names if target in {p.value for p in points}), part.__name__)
@@ -143,5 +174,5 @@ def _word(support: object) -> str:
     return type(support).__name__.strip("_").lower()
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"

@@ -91,8 +91,8 @@ class _Stage:
             )
         if _kind(q) != _kind(p):
             raise CompatibilityError(
-                f"q(z|x) is over {_KINDS[_kind(q)]} but p(z) over {_KINDS[_kind(p)]}: their log "
-                "probabilities cannot be subtracted. Choose the prior that belongs to the family."
+                f"q(z|x) is over {_KINDS[_kind(q)]} but p(z) over {_KINDS[_kind(p)]}: "
+                f"{_apart(q, p)}. Choose the prior that belongs to the family."
             )
         if q.event_shape != p.event_shape:
             raise CompatibilityError(
@@ -184,6 +184,18 @@ def _kind(d: Distribution) -> str:
     """
     name = _constraint(d)
     return name if name in _KINDS else ""
+
+
+def _apart(q: Distribution, p: Distribution) -> str:
+    """Why q and p of different kinds are not compared."""
+    if not _is_discrete(q):
+        return "their densities are of different volumes and cannot be subtracted"
+    if _kind(p):
+        return "draws of q(z|x) lie outside the support of p(z)"
+    return (
+        "p(z) gives mass to values that q(z|x) never draws, which importance weights and sleep "
+        "phases would miss"
+    )
 
 
 def _place(d: Distribution) -> str:

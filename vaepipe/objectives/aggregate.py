@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext, rate
 from vaepipe.errors import CompatibilityError
+from vaepipe.registry import options_signature
 
 
 @final
@@ -61,5 +62,14 @@ def _require_parameters(model: LatentModel) -> None:
     if not any(True for _ in model.prior.parameters()):
         raise CompatibilityError(
             f"objective 'aggregate' trains only the prior, and {type(model.prior).__name__} has "
-            "nothing to train: choose a learned prior, such as 'mixture' or 'vamp'."
+            f"nothing to train: {_learned(model)}."
         )
+
+
+def _learned(model: LatentModel) -> str:
+    """What to do about a prior without parameters."""
+    if "learned" in options_signature(type(model.prior)):
+        return "write `learned: true` among its options"
+    if Cap.CODES in getattr(model.inference.head, "provides", Cap.NONE):
+        return "choose a learned prior over the codes of the family"
+    return "choose a learned prior, such as 'vamp'"

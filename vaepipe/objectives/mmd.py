@@ -15,12 +15,12 @@ from vaepipe.core import (
     Estimate,
     JointObjective,
     LatentModel,
-    PriorDraw,
+    Mixture,
     StepContext,
     has_closed_form,
     rate,
 )
-from vaepipe.errors import UserError
+from vaepipe.errors import CompatibilityError, UserError
 from vaepipe.objectives.bounds import weighted
 
 Kernel = Callable[[Tensor], Tensor]
@@ -154,15 +154,54 @@ def _estimate(
     z = q.rsample((1,))
     log_lik = model.generator(z).log_prob(x)
     exact = rate(q, p.z, z).expand_as(log_lik)
-    distance = discrepancy(z.squeeze(0), _prior_draws(p, len(x)), kernel, bandwidth)
+    distance = discrepancy(z.squeeze(0), prior_draws(p.z, len(x)), kernel, bandwidth)
     cost = strength * distance + (share * exact.mean() if share else 0.0)
     bound, surrogate, terms = weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
     return Estimate(bound, surrogate, {**terms, "mmd": distance.detach().expand(len(x))})
 
 
-def _prior_draws(p: PriorDraw, n: int) -> Tensor:
-    """Draws that carry gradients to a learned prior where they can."""
-    return p.z.rsample((n,)) if p.z.has_rsample else p.z.sample((n,))
+def prior_draws(p: Distribution, n: int) -> Tensor:
+    """Draws `[n, *event]` of a prior that carry gradients to its parameters, where it has any.
+
+    Of a mixture with constant weights (`vamp`), z = f(e, u_k) with k ~ w: its derivative in the
+    components is that of the chosen one, as k does not depend on them.
+
+    Args:
+        p: the prior, batch shape `[]`.
+        n: how many draws.
+
+    Raises:
+        CompatibilityError: its density has parameters, and its draws carry no gradient to them.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> prior_draws(Normal(torch.zeros(()), 1.0), 5).shape
+        torch.Size([5])
+    """
+    if p.has_rsample:
+        return p.rsample(torch.Size((n,)))
+    if isinstance(p, Mixture) and _only_components_learn(p):
+        return _through_components(p, n)
+    z = p.sample(torch.Size((n,)))
+    if p.log_prob(z[:1]).requires_grad:
+        raise CompatibilityError(
+            f"the discrepancy of 'wae_mmd' and 'info_vae' trains p(z) through its draws, and those "
+            f"of {type(p).__name__} carry no gradient: choose a prior whose draws do, or "
+            "objective 'elbo'."
+        )
+    return z
+
+
+def _only_components_learn(p: Mixture) -> bool:
+    learned = p.mixture_distribution.logits.requires_grad
+    return p.component_distribution.has_rsample and not learned
+
+
+def _through_components(p: Mixture, n: int) -> Tensor:
+    """A draw of every component `[n, K, *event]`, then the one that was chosen."""
+    each = p.component_distribution.rsample(torch.Size((n,)))
+    chosen = p.mixture_distribution.sample(torch.Size((n,)))
+    return each[torch.arange(n, device=each.device), chosen]
 
 
 def _kernel(name: str, spread: float) -> Kernel:

@@ -9,13 +9,21 @@ from typing import Annotated, Literal, final
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+)
 
 from vaepipe.core import (
     Cap,
+    Concrete,
     Estimate,
     JointObjective,
     LatentModel,
+    Mixture,
     StepContext,
     has_closed_form,
     rate,
@@ -36,7 +44,8 @@ class BetaTC(JointObjective):
 
     Chen et al. (2018), eqs. 2 and 4, with alpha = gamma = 1: the other two parts need no estimate
     of q(z). The aggregate posterior is estimated from the batch (`log_aggregate`). `bound` is the
-    ELBO.
+    ELBO. Marginals are known of factorised and full Normals, of mixtures of them, and of relaxed
+    bits and codes; those of flows and of stochastic layers are integrals without a closed form.
 
     Args:
         beta: final price of the total correlation.
@@ -97,7 +106,7 @@ def total_correlation(
     pairs = z.unsqueeze(1)  # [batch, 1, *latent] against q of batch shape [batch]
     joint = log_aggregate(q.log_prob(pairs), num_examples, estimator)
     each = log_aggregate(marginals(q).log_prob(pairs), num_examples, estimator)
-    return joint - each.flatten(1).sum(-1)
+    return joint - each.reshape(len(joint), -1).sum(-1)
 
 
 def log_aggregate(log_q: Tensor, num_examples: int, estimator: Estimator) -> Tensor:
@@ -126,7 +135,10 @@ def log_aggregate(log_q: Tensor, num_examples: int, estimator: Estimator) -> Ten
 
 @singledispatch
 def marginals(q: Distribution) -> Distribution:
-    """q(z_d | x) of every dimension: event shape `[]`, batch shape `[batch, *latent]`.
+    """q(z_d | x) of every variable: event shape `[]`, batch shape `[batch, *latent]`.
+
+    A relaxed one-hot code is one variable, since its K numbers determine each other: of codes
+    `[n, K]` the marginals have event shape `[K]` and batch shape `[batch, n]`.
 
     Register other types with `marginals.register`.
 
@@ -138,18 +150,32 @@ def marginals(q: Distribution) -> Distribution:
 
 @marginals.register
 def _independent(q: Independent) -> Distribution:
-    if q.base_dist.event_shape:
+    if q.base_dist.event_shape and not isinstance(q.base_dist, Concrete):
         raise _unknown(q.base_dist)
     return q.base_dist
-
-
-def _unknown(q: Distribution) -> CompatibilityError:
-    return CompatibilityError(
-        f"objective 'beta_tc' needs the marginals of q(z|x), which are not known of "
-        f"{type(q).__name__}. Choose family 'diagonal_normal' or 'full_normal'."
-    )
 
 
 @marginals.register
 def _full(q: MultivariateNormal) -> Normal:
     return Normal(q.loc, q.variance.sqrt(), validate_args=False)
+
+
+@marginals.register
+def _mixture(q: Mixture) -> Mixture:
+    """sum_k w_k N(z_d; m_kd, s_kd^2), of Normals as components."""
+    each, logits = marginals(q.component_distribution), q.mixture_distribution.logits
+    if not isinstance(each, Normal):
+        raise _unknown(q)
+    k = logits.ndim - 1
+    normals = Normal(each.loc.movedim(k, -1), each.scale.movedim(k, -1), validate_args=False)
+    weights = logits.reshape(*logits.shape[:-1], *[1] * len(q.event_shape), logits.shape[-1])
+    choice = Categorical(logits=weights.expand_as(normals.loc), validate_args=False)
+    return Mixture(choice, normals, validate_args=False)
+
+
+def _unknown(q: Distribution) -> CompatibilityError:
+    return CompatibilityError(
+        f"objective 'beta_tc' needs the marginals of q(z|x), and those of {type(q).__name__} are "
+        "integrals without a closed form (of Normals and of mixtures of them they are known). "
+        "Choose objective 'elbo' with `beta`, which prices the whole rate."
+    )

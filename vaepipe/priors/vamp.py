@@ -12,6 +12,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape
+from vaepipe.errors import CompatibilityError
 
 _NOISE = 0.1
 _RELAXED = {
@@ -42,6 +43,9 @@ class VampPrior(Prior):
         data: shape, support and mean of the examples that pseudo-inputs imitate.
         components: K, the number of pseudo-inputs.
 
+    Raises:
+        CompatibilityError: q(z | x) is a point at a code, which pseudo-inputs cannot learn from.
+
     Example:
         >>> from vaepipe.core import SUPPORTS
         >>> data = DataSpec((4,), SUPPORTS["boolean"], 100)
@@ -67,9 +71,20 @@ class VampPrior(Prior):
 
     def forward(self, inference: Conditional) -> PriorDraw:
         """The mixture of q(z | u_k)."""
+        _require_a_density(inference)
         weights = Categorical(logits=self.logits, validate_args=False)
         parts = inference(self.pseudo_inputs())
         return PriorDraw(Mixture(weights, parts))
+
+
+def _require_a_density(inference: Conditional) -> None:
+    """Points at codes have no derivative in u, and no mass anywhere else."""
+    if Cap.CODES in getattr(inference.head, "provides", Cap.NONE):
+        raise CompatibilityError(
+            f"prior 'vamp' averages q(z|x) over learned pseudo-inputs, and that of "
+            f"{type(inference.head).__name__} is a point at a code: it gives the pseudo-inputs no "
+            "gradient, and no other code any mass. Choose a prior over the codes of the family."
+        )
 
 
 def _relaxed(data: DataSpec) -> Constraint:
