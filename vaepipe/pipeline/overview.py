@@ -1,68 +1,49 @@
-"""A report of whatever is finished in a pipeline's folder, without its file."""
+"""A report of whatever is finished in a folder, without its pipeline file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vaepipe import files
-from vaepipe.errors import DataError
-from vaepipe.pipeline import report
-from vaepipe.pipeline.stages.report import sample_of, worst_of
-from vaepipe.training import bundle
+from vaepipe.errors import DataError, StorageError, UserError, VaepipeError
+from vaepipe.pipeline import report, single
+from vaepipe.pipeline.single import NOTHING, Given
+from vaepipe.pipeline.workspace import MANIFEST
+
+RUN = "run.json"
 
 
-def draw(folder: Path, output: Path) -> Path:
-    """Draw the page of every complete artifact in a folder.
+def draw(folder: Path, output: Path, given: Given = NOTHING) -> Path:
+    """Draw the page of every complete artifact of a pipeline, or of one artifact.
+
+    Args:
+        folder: of a pipeline, a stage, an evaluation, latents or a bundle.
+        output: where the page goes.
+        given: what belongs to one artifact and lies elsewhere.
 
     Raises:
-        DataError: the folder was not made by a run, or nothing in it is complete.
+        DataError: there is nothing complete in the folder.
+        StorageError: the page cannot be written.
     """
-    path = folder / "run.json"
-    if not path.exists():
-        raise DataError(f"{folder} has no run.json: expected <workspace>/<pipeline>.")
-    manifests = {
-        name: files.read_json(folder / name / "manifest.json")
-        for name, entry in files.read_json(path)["stages"].items()
-        if entry["kind"] != "report" and (folder / name / "manifest.json").exists()
-    }
-    if not manifests:
+    whole = (folder / RUN).is_file()
+    sections = _stages(folder, given) if whole else [single.section(folder, given)]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return report.build(output, sections, title=folder.name if whole else sections[0].name)
+    except VaepipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{output} cannot be written: {error}. Give --output.") from error
+
+
+def _stages(folder: Path, given: Given) -> list[report.Section]:
+    if given != NOTHING:
+        raise UserError(f"{folder} is a pipeline's: --data and --model are for one evaluation.")
+    names = [
+        name
+        for name, entry in files.read_json(folder / RUN)["stages"].items()
+        if entry["kind"] != "report" and (folder / name / MANIFEST).exists()
+    ]
+    if not names:
         raise DataError(f"{folder}: no stage is finished yet.")
-    output.mkdir(parents=True, exist_ok=True)
-    sections = [_section(folder, name, manifests) for name in manifests]
-    return report.build(output, sections, title=folder.name)
-
-
-def _section(folder: Path, name: str, manifests: Mapping[str, dict[str, Any]]) -> report.Section:
-    manifest, path = manifests[name], folder / name
-    has_model = manifest["kind"] in ("train", "sweep")
-    model = bundle.load(path / manifest["model"]) if has_model else None
-    data = Path(_data_path(path, manifest)) if has_model else path
-    wanted = has_model or manifest["kind"] == "data"
-    return report.Section(
-        kind=manifest["kind"],
-        name=name,
-        path=path,
-        manifest=manifest,
-        model=model,
-        data=sample_of(data) if wanted and data.exists() else None,
-        worst=_worst(folder, name, manifests) if manifest["kind"] == "evaluate" else None,
-    )
-
-
-def _worst(folder: Path, name: str, manifests: Mapping[str, dict[str, Any]]) -> report.Worst | None:
-    """The worst examples, where model and data of an evaluation are in the same folder."""
-    found = {}
-    for other in manifests[name].get("inputs", ()):
-        manifest = manifests.get(other, {})
-        if "model" in manifest:
-            found["model"] = folder / other / manifest["model"]
-        elif manifest.get("kind") == "data":
-            found["data"] = folder / other
-    return worst_of(folder / name, **found) if len(found) == 2 else None
-
-
-def _data_path(folder: Path, manifest: dict[str, Any]) -> str:
-    task = (folder / manifest["model"]).parent / "task.json"
-    return files.read_json(task)["data"]["path"]
+    return [single.section(folder / name) for name in names]

@@ -32,7 +32,9 @@ def chapter(section: Section) -> Iterator[Block]:
     head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
     rows = scores.summary(columns)
     view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
-    yield Facts(words.named(section.manifest, ("model_digest", "data_digest")) | view)
+    names = dict.fromkeys(columns.get("model", []))
+    known = {"model": ", ".join(words.plain(n, 160) for n in names)} if names else {}
+    yield Facts(known | words.named(section.manifest, ("model_digest", "data_digest")) | view)
     yield Table("Summary", head, rows) if rows else Note("This evaluation has no summary.")
     examples = read(section.path / "per_example.parquet")
     yield from _trust(section, columns, examples)
@@ -45,6 +47,9 @@ def chapter(section: Section) -> Iterator[Block]:
     if drawn is not None:
         yield Plot("rates", "Latent dimensions", DIMENSIONS, drawn)
     yield from _worst(section.worst)
+    numbers = scores.worst(examples)
+    if numbers is not None:
+        yield numbers
 
 
 def _worst(found: Worst | None) -> Iterator[Block]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vaepipe.pipeline.report import style, words
 from vaepipe.pipeline.report.tables import Columns, has_values, numbers
@@ -152,6 +153,7 @@ def _simulated(summary: Columns) -> list[Value]:
 def _points(ax: Axes, rows: Sequence[Value]) -> None:
     ax.grid(visible=True, axis="x")
     ax.tick_params(length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     for place, row in enumerate(rows):
         error = row.se if np.isfinite(row.se) else 0.0
         ax.errorbar(row.mean, place, xerr=error, fmt="o", ms=5, capsize=3, color=style.ACCENT)

@@ -26,7 +26,7 @@ TRADEOFF = (
 
 def chapter(section: Section) -> list[Block]:
     """The blocks of a section, in reading order."""
-    return list(CHAPTERS[section.kind](section))
+    return [*map(Note, section.notes), *CHAPTERS[section.kind](section)]
 
 
 def headline(section: Section) -> list[tuple[str, str]]:
@@ -82,6 +82,19 @@ def _train(section: Section) -> Iterator[Block]:
         yield Plot("curves", "Training", text, drawn)
     yield from fitted.chapter(section)
     yield from fitted.moves(section.path)
+
+
+def _model(section: Section) -> Iterator[Block]:
+    """A bundle, told from its card."""
+    card = section.manifest
+    names = ("epoch", "data_digest", "fingerprint")
+    yield Facts(
+        {"latent shape": " × ".join(map(str, card["model"]["latent_shape"]))}
+        | {"examples it reads": " × ".join(map(str, card["data"]["shape"]))}
+        | {"log evidence (validation)": _evidence(card.get("metrics") or {})}
+        | words.named(card, names)
+    )
+    yield from fitted.chapter(section)
 
 
 def _sweep(section: Section) -> Iterator[Block]:
@@ -197,7 +210,7 @@ def _headline_sweep(section: Section) -> list[tuple[str, str]]:
 
 
 def _headline_train(section: Section) -> list[tuple[str, str]]:
-    metrics = section.manifest.get("metrics", {})
+    metrics = section.manifest.get("metrics") or {}
     what = f"log evidence, validation, {section.name}"
     return [(_evidence(metrics), what)] if curves.EVIDENCE in metrics else []
 
@@ -209,9 +222,11 @@ CHAPTERS: Mapping[str, Callable[[Section], Iterator[Block]]] = {
     "evaluate": appraisal.chapter,
     "encode": _encode,
     "register": _register,
+    "model": _model,
 }
 HEADLINES: Mapping[str, Callable[[Section], list[tuple[str, str]]]] = {
     "sweep": _headline_sweep,
     "train": _headline_train,
+    "model": _headline_train,
     "evaluate": appraisal.headline,
 }

@@ -20,8 +20,9 @@ ROLES = ("encoder", "family", "prior", "decoder", "likelihood")
 def what_ran(sections: Sequence[Section]) -> list[Block]:
     """The last chapter of a page."""
     blocks: list[Block] = [_stages(sections)]
+    told = set[str]()
     for section in sections:
-        blocks += _settings(section)
+        blocks += _settings(section, told)
     return [*blocks, Facts(machine())]
 
 
@@ -54,15 +55,28 @@ def _stages(sections: Sequence[Section]) -> Table:
     return Table("Stages", head, rows)
 
 
-def _settings(section: Section) -> Iterator[Block]:
-    if section.model is not None:
-        yield _components(section.name, section.model.card)
+def _settings(section: Section, told: set[str]) -> Iterator[Block]:
+    """Settings, and the components of a model that was not told of before."""
+    model = section.model
     settings = section.manifest.get("parameters") or section.manifest.get("settings")
-    if settings is None and section.model is not None:
-        settings = section.model.card.get("settings")
+    if section.kind == "evaluate":
+        names = ("splits", "seed", "measures")
+        settings = {n: section.manifest[n] for n in names if n in section.manifest}
+    elif settings is None and model is not None:
+        settings = model.card.get("settings")
+    if model is not None and model.digest not in told:
+        told.add(model.digest)
+        of_model = f"the model of {section.name}" if section.kind == "evaluate" else section.name
+        yield _components(of_model, model.card)
+        if section.kind == "evaluate":
+            yield from _code(of_model, model.card.get("settings"))
+    yield from _code(section.name, settings)
+
+
+def _code(name: str, settings: Any) -> Iterator[Block]:
     if settings:
         text = yaml.safe_dump(settings, allow_unicode=True, default_flow_style=None, width=100)
-        yield Code(f"Settings of {section.name}", words.lines(text))
+        yield Code(f"Settings of {name}", words.lines(text))
 
 
 def _components(name: str, card: Mapping[str, Any]) -> Table:

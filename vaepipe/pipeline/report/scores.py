@@ -10,10 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vaepipe.pipeline.report import style, words
+from vaepipe.pipeline.report.section import Table
 from vaepipe.pipeline.report.tables import Columns, has_values, numbers
 
 BINS = (12, 60)
 """Fewest and most bars of a histogram."""
+WORST = 16
+"""Examples of lowest evidence that are shown."""
+COLUMNS = {
+    "elbo": "ELBO",
+    "rate": "rate",
+    "log_lik": "log p(x|z)",
+    "ess": "effective samples",
+    "khat": "Pareto k̂",
+}
+"""What is told of an example beside its evidence."""
 
 
 def histogram(columns: Columns, name: str = "log_evidence") -> Figure | None:
@@ -41,6 +52,45 @@ def below(columns: Columns, name: str = "log_evidence") -> int:
     """How many examples lie left of the histogram's axis."""
     values = numbers(columns, name)
     return int((values < style.low_limit(values, spread=6.0)).sum()) if has_values(values) else 0
+
+
+def lowest(columns: Columns) -> tuple[str, list[int]]:
+    """A split that the model was not fitted to, where there is one, and its worst rows, in order.
+
+    Example:
+        >>> lowest({"split": ["a", "a", "test", "test"], "log_evidence": [-9.0, -1.0, -2.0, -3.0]})
+        ('test', [3, 2])
+    """
+    values = numbers(columns, "log_evidence")
+    splits = np.array([str(s) for s in columns.get("split", ["examples"] * len(values))])
+    known = set(splits.tolist())
+    split = next((s for s in ("test", "val") if s in known), min(known, default=""))
+    rows = np.flatnonzero((splits == split) & np.isfinite(values))
+    return split, rows[np.argsort(values[rows], kind="stable")][:WORST].tolist()
+
+
+def worst(columns: Columns) -> Table | None:
+    """The numbers of the worst examples; None where no evidence is finite."""
+    split, rows = lowest(columns)
+    if not rows:
+        return None
+    label = any(columns.get("label", [None] * len(rows))[i] is not None for i in rows)
+    more = {
+        name: text for name, text in COLUMNS.items() if has_values(numbers(columns, name)[rows])
+    }
+    values, errors = (numbers(columns, name) for name in ("log_evidence", "log_evidence_se"))
+    head = ["id", *(["label"] if label else []), "log evidence ± s.e.", *more.values()]
+    body = [
+        [
+            words.plain(columns["id"][i]) if "id" in columns else str(i),
+            *([words.plain(columns["label"][i])] if label else []),
+            words.measured(float(values[i]), float(errors[i])),
+            *(words.number(_known(numbers(columns, name)[i])) for name in more),
+        ]
+        for i in rows
+    ]
+    title = f"Numbers of the worst examples of {split}"
+    return Table(title, head, body, "Lowest log evidence first. Densities and rates in nats.")
 
 
 def rates(columns: Columns) -> Figure | None:
@@ -82,7 +132,7 @@ def summary(columns: Columns) -> Sequence[Sequence[str]]:
             words.measured(row.get("value"), row.get("se"), _digits(row.get("unit"))),
             words.plain(row.get("unit") or ""),
             words.number(row.get("n")),
-            words.plain(_estimator(row)),
+            words.plain(_estimator(row), 160),
         ]
         for row in rows
     ]
@@ -95,6 +145,10 @@ def _split_bars(ax: Axes, split: str, values: np.ndarray, edges: np.ndarray, col
     label = f"{words.plain(split, 24)}: mean {words.number(float(known.mean()))}"
     ax.hist(known, bins=list(edges), color=colour, alpha=0.55, label=label)
     ax.axvline(known.mean(), color=colour, lw=1.4)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _by_split(columns: Columns, values: np.ndarray) -> Mapping[str, np.ndarray]:

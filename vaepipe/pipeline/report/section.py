@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from vaepipe.pipeline.report.movement import Movement
+    from vaepipe.registry import PartSpec
     from vaepipe.training.bundle import Bundle
 
-Kind = Literal["data", "train", "sweep", "evaluate", "encode", "report", "register"]
+Kind = Literal["data", "train", "sweep", "evaluate", "encode", "report", "register", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,13 @@ class Sample:
         x: as stored, `[n, *shape]`.
         ids: `[n]`; they seed the view, so the page shows what evaluation saw.
         labels: `[n]`, where the data have them; None marks a row without one.
+        dataset: through which a model sees them; None: the one that it was fitted through.
     """
 
     x: np.ndarray
     ids: np.ndarray
     labels: Sequence[Any] | None = None
+    dataset: PartSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,15 @@ class Section:
     """One artifact that a report shows.
 
     Args:
-        kind: of the stage.
+        kind: of the stage; `model` is a bundle without one.
         name: of the stage.
         path: the artifact's folder.
         manifest: the artifact's manifest.
-        model: the opened bundle of a train stage or of a sweep's winner.
+        model: the opened bundle of a train stage or of a sweep's winner; of an evaluation, where
+            no other section tells of it.
         data: examples to show the model with.
         worst: of an evaluation, the examples that its model explains least.
+        notes: what else the reader is told.
     """
 
     kind: Kind
@@ -70,6 +75,7 @@ class Section:
     model: Bundle | None = None
     data: Sample | None = None
     worst: Worst | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ def mean(p: Distribution) -> Tensor:
 
 def view(bundle: Bundle, data: Sample) -> Tensor:
     """Stored examples as evaluation shows them to the model."""
-    return frozen(bundle.dataset.build(), data).to(_dtype(bundle))
+    return frozen((data.dataset or bundle.dataset).build(), data).to(_dtype(bundle))
 
 
 def frozen(dataset: Dataset, data: Sample) -> Tensor:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from vaepipe.data import shards, sources
-from vaepipe.pipeline import report
+from vaepipe.data import shards
+from vaepipe.errors import DataError
+from vaepipe.pipeline import inputs, report
 from vaepipe.pipeline.environment import Environment
+from vaepipe.pipeline.inputs import Input
 from vaepipe.pipeline.plan import Step
+from vaepipe.pipeline.report import scores
 from vaepipe.pipeline.rows import pick
 from vaepipe.pipeline.settings import EvaluateStage, ReportStage
+from vaepipe.pipeline.stages.train import data_ref
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
+from vaepipe.training.bundle import Bundle
 
-WORST = 16
-"""Examples of lowest evidence that are shown."""
 EXAMPLES = 2000
 """Examples behind a scatter or a sheet of reconstructions."""
 
@@ -55,24 +57,29 @@ def _worst(env: Environment, name: str) -> report.Worst | None:
     settings = env.pipeline.stages[name]
     if not isinstance(settings, EvaluateStage):
         return None
-    return worst_of(env.folder(name), env.model(settings.model), env.folder(settings.data))
+    model = bundle.load(env.model(settings.model))
+    return worst_of(env.folder(name), model, inputs.of_artifact(data_ref(env, settings.data), None))
 
 
-def worst_of(folder: Path, model: Path, data: Path) -> report.Worst | None:
-    """The examples of an evaluation that its model explains least; None if it has none."""
+def worst_of(folder: Path, model: Bundle, data: Input) -> report.Worst | None:
+    """The examples of an evaluation that its model explains least; None if it has none.
+
+    Raises:
+        DataError: the data are not those that were evaluated.
+    """
     path = folder / "per_example.parquet"
     if not path.is_file():
         return None
-    table = pq.read_table(path, columns=["id", "split", "log_evidence"])
-    known = set(table.column("split").to_pylist())
-    split = next((s for s in ("test", "val") if s in known), min(known, default=None))
-    value = table.column("log_evidence").to_numpy()
-    rows = np.flatnonzero((table.column("split").to_numpy() == split) & np.isfinite(value))
-    rows = rows[np.argsort(value[rows], kind="stable")][:WORST]
-    if split is None or not len(rows):
+    columns = pq.read_table(path, columns=["id", "split", "log_evidence"]).to_pydict()
+    split, rows = scores.lowest(columns)
+    if not rows:
         return None
-    ids, x = pick(sources.of_split(str(data), split), table.column("id").to_numpy()[rows].tolist())
-    return report.Worst(split, report.Sample(x, ids), value[rows].tolist(), bundle.load(model))
+    source = data.sources.get(split)
+    if source is None:
+        raise DataError(f"{data.name} has no split '{split}', which was evaluated.")
+    ids, x = pick(source, [columns["id"][i] for i in rows])
+    evidence = [columns["log_evidence"][i] for i in rows]
+    return report.Worst(split, report.Sample(x, ids, dataset=data.dataset), evidence, model)
 
 
 def _data_stage(env: Environment, name: str) -> str:
