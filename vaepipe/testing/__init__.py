@@ -1,6 +1,7 @@
 """For the tests of components: contracts that they keep, models whose evidence is known."""
 
 from vaepipe.testing.contracts import CONTRACTS as CONTRACTS
+from vaepipe.testing.contracts import Absent as Absent
 from vaepipe.testing.contracts import Contract as Contract
 from vaepipe.testing.contracts import DatasetContract as DatasetContract
 from vaepipe.testing.contracts import Exempted as Exempted
@@ -31,6 +32,7 @@ from vaepipe.testing.statistics import z_scores as z_scores
 __all__ = [
     "CONTRACTS",
     "PPCA",
+    "Absent",
     "Answer",
     "Contract",
     "DatasetContract",

@@ -8,6 +8,7 @@ They need no test runner: `questions` and `ask` put them to any object, and `con
 for an installed component.
 """
 
+from vaepipe.testing.contracts.base import Absent as Absent
 from vaepipe.testing.contracts.base import Contract as Contract
 from vaepipe.testing.contracts.base import Exempted as Exempted
 from vaepipe.testing.contracts.base import NotAsked as NotAsked
@@ -24,6 +25,7 @@ from vaepipe.testing.contracts.prior import PriorContract as PriorContract
 
 __all__ = [
     "CONTRACTS",
+    "Absent",
     "Contract",
     "DatasetContract",
     "Exempted",

@@ -34,6 +34,10 @@ class Exempted(NotAsked):
     """A promise that the component breaks on purpose, with the reason that it declares."""
 
 
+class Absent(NotAsked):
+    """A question for which this machine lacks something: a GPU, or the files of a dataset."""
+
+
 class Contract(ABC):
     """Questions are its methods named `test_…`; each stands alone, from the same seed.
 
@@ -246,10 +250,10 @@ def devices() -> list[str]:
     """Where else this machine can compute.
 
     Raises:
-        NotAsked: nowhere.
+        Absent: nowhere.
     """
     if not torch.cuda.is_available():
-        raise NotAsked("there is no GPU here")
+        raise Absent("there is no GPU here")
     return ["cuda"]
 
 

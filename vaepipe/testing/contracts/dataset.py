@@ -22,7 +22,7 @@ from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError, UserError
 from vaepipe.testing import sources
 from vaepipe.testing.contracts import base
-from vaepipe.testing.contracts.base import NotAsked
+from vaepipe.testing.contracts.base import Absent, NotAsked
 from vaepipe.testing.statistics import note
 
 _FEW = 200
@@ -148,7 +148,7 @@ class DatasetContract(base.Contract):
         """The dataset with a source that is there.
 
         Raises:
-            NotAsked: this machine has none.
+            Absent: this machine has none; the message says what was expected where.
         """
         with tempfile.TemporaryDirectory() as folder, sources.environment({}):
             yield self._ready(Path(folder))
@@ -163,7 +163,7 @@ class DatasetContract(base.Contract):
                 reasons.append(str(error))
                 continue
             return dataset
-        raise NotAsked(f"its source is not here: {reasons[0] if reasons else 'give its options'}")
+        raise Absent(f"its source is not here: {reasons[0] if reasons else 'give its options'}")
 
     def _offers(self, folder: Path) -> Iterator[Dataset]:
         if not self._missing_options():
