@@ -211,10 +211,22 @@ def test_one_encoder_at_a_time(model, run, source, tmp_path, capfd):
 def test_folders_that_are_not_ours_and_other_places_are_refused(model, source, tmp_path, capfd):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    for output, said in ((tmp_path / "mine", "not empty"), ("s3://b/out", "shared file system")):
-        words = ["--model", model, "--input", source, "--output", output]
-        code, _, err = vaepipe(capfd, "encode", *words)
-        assert code == 2 and said in err
+    words = ["--model", model, "--input", source, "--output", tmp_path / "mine"]
+    code, _, err = vaepipe(capfd, "encode", *words)
+    assert code == 2 and "not empty" in err
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/out", "gs://bucket/out", "az://account/out"])
+def test_an_object_store_is_no_output(model, source, tmp_path, monkeypatch, capfd, place):
+    """One line: what was refused, why, and what to do; and no folder of that name."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["--model", model, "--input", source, "--output", place]
+    code, out, err = vaepipe(capfd, "encode", *words)
+    assert code == 2 and not out and len(err.splitlines()) == 1, err
+    for said in (place, "shared file system", "for renames to be whole", "Copy them from there"):
+        assert said in err
+    assert not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])

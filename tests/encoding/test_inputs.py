@@ -65,6 +65,49 @@ def test_every_kind_of_column_gives_the_same_latents(run, tmp_path, expected, ki
         assert found[name].equals(expected[name]), name
 
 
+PICTURES = {
+    "bytes": lambda found: pa.array(found, pa.binary()),
+    "large bytes": lambda found: pa.array(found, pa.large_binary()),
+    "struct": lambda found: pa.array([{"path": None, "bytes": each} for each in found]),
+}
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("column", PICTURES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_columns_of_pictures_are_their_decoded_pixels(tmp_path, form, column, channels):
+    """In colour and grey; JPEG is lossy, so its pixels are those that come out of the decoder."""
+    x = images(20, shape=(16, 24, 3) if channels == 3 else (16, 24))
+    found = [png(row, form) for row in x]
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(each))) for each in found])
+    assert np.array_equal(pixels, x) == (form == "PNG")
+    pixels = pixels.transpose(0, 3, 1, 2) if channels == 3 else pixels[:, None]
+    run = Run(save_model(tmp_path / "m", shape=(channels, 16, 24)))
+    run(write(tmp_path / "pixels.parquet", pixels), tmp_path / "a")
+    table = pa.table({"id": np.arange(20), "x": PICTURES[column](found)})
+    pq.write_table(table, tmp_path / "pictures.parquet", row_group_size=7)
+    run(tmp_path / "pictures.parquet", tmp_path / "b")
+    one, two = (rows_of(tmp_path / name) for name in "ab")
+    for name in ("id", "mean", "scale", "rate"):
+        assert one[name].equals(two[name]), name
+
+
+def test_pictures_that_cannot_be_decoded_are_bad_rows(run, tmp_path):
+    good = png(X[0], "JPEG")
+    rows = [good, good[: len(good) // 2], None, b"GIF or what", png(images(1, shape=(5, 5))[0])]
+    table = pa.table({"id": np.arange(5), "x": pa.array(rows, pa.binary())})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet.*row"):
+        run(tmp_path / "x.parquet", tmp_path / "out")
+    manifest = run(tmp_path / "x.parquet", tmp_path / "out", on_bad_row="quarantine")
+    assert (manifest["rows"], manifest["bad_rows"]) == (1, 4)
+    bad = pq.read_table(next((tmp_path / "out" / "_bad").iterdir()))
+    assert bad["row"].to_pylist() == [1, 2, 3, 4]
+    said = bad["reason"].to_pylist()
+    assert "no readable image" in said[0] and said[1] == "null"
+    assert "no readable image" in said[2] and "an image of 5 x 5" in said[3]
+
+
 @pytest.mark.parametrize("column", ["p_*", ",".join(f"p_{i:02d}" for i in range(12))])
 @pytest.mark.parametrize("kind", [np.uint8, np.int32])
 def test_flat_numeric_columns_are_one_example(run, tmp_path, expected, column, kind):

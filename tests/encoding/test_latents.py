@@ -152,3 +152,41 @@ def test_lineage_leads_from_a_file_to_the_model_and_back(made, model, tmp_path, 
     assert json.loads(out)["made_with_this_model"] == [str(tmp_path / "ws" / "night" / "codes")]
     code, _, err = vaepipe(capfd, "lineage", tmp_path, *words)
     assert code == 2 and "expected latents" in err
+
+
+def test_the_way_back_leads_to_outputs_anywhere(made, model, tmp_path, capfd):
+    """With `--in`, at any depth; not to latents of other models, nor to manifests of strangers."""
+    digest = bundle.load(model).digest
+    shutil.copytree(made, tmp_path / "disk" / "a" / "b" / "c" / "codes")
+    shutil.copytree(made, tmp_path / "other" / "codes")
+    strangers = {
+        "scores": json.dumps({"model_digest": digest}).encode(),
+        "list": json.dumps([digest]).encode(),
+        "theirs": json.dumps({"model_digest": "0" * 64}).encode(),
+        "torn": b"{\xff",
+    }
+    for name, content in strangers.items():
+        (tmp_path / "disk" / name).mkdir()
+        (tmp_path / "disk" / name / "manifest.json").write_bytes(content)
+    words = ["--workspace", tmp_path / "ws", "--json"]
+    code, out, err = vaepipe(capfd, "lineage", model, *words)
+    assert code == 0 and json.loads(out)["made_with_this_model"] == [], err
+    where = ["--in", tmp_path / "disk", "--in", tmp_path / "other"]
+    codes = tmp_path / "disk" / "a" / "b" / "c" / "codes"
+    all_of_it = [codes, tmp_path / "disk" / "scores", tmp_path / "other" / "codes"]
+    for path, expected in ((model, all_of_it), (codes, all_of_it[1:])):
+        code, out, err = vaepipe(capfd, "lineage", path, *where, *words)
+        assert code == 0, err
+        assert json.loads(out)["made_with_this_model"] == list(map(str, expected))
+    code, _, err = vaepipe(capfd, "lineage", model, "--in", tmp_path / "nowhere", *words)
+    assert code == 2 and "nowhere" in err and "Traceback" not in err
+
+
+def test_latents_whose_model_is_gone_still_lead_to_each_other(made, tmp_path, capfd):
+    for name in ("one", "two"):
+        copy = shutil.copytree(made, tmp_path / name)
+        manifest = json.loads((copy / parts.MANIFEST).read_text())
+        files.write_json(copy / parts.MANIFEST, manifest | {"model": str(tmp_path / "gone")})
+    words = ["--in", tmp_path, "--workspace", tmp_path / "ws", "--json"]
+    code, out, err = vaepipe(capfd, "lineage", tmp_path / "one", *words)
+    assert code == 0 and json.loads(out)["made_with_this_model"] == [str(tmp_path / "two")], err

@@ -319,5 +319,11 @@ def test_what_a_run_read_is_encoded_and_latents_lead_back_to_their_run(finished,
     assert found["model_uri"] == "models:/small-vae/1"
     assert found["mlflow_run_id"] == stages["final"]["mlflow_run_id"]
     assert str(finished.home / "codes") in found["made_with_this_model"]
+    for name in ("models:/small-vae/1", model):
+        code, told, err = finished.vaepipe("lineage", name, "--in", tmp_path, "--json")
+        assert code == 0, err
+        assert {str(out), str(finished.home / "codes")} < set(
+            json.loads(told)["made_with_this_model"]
+        )
     code, _, err = finished.vaepipe("encode", *words[:3], "runs:/0123456789", *words[4:])
     assert code == 2 and "no run '0123456789'" in err

@@ -57,3 +57,45 @@ def test_one_two_and_three_workers_agree_to_the_last_bit(finished, tmp_path):
     assert all(a.equals(b) for a, b in zip(tables[1], tables[3], strict=True))
     assert parts[1] == parts[2] == parts[3]
     assert len(parts[1]) > 3
+
+
+WAYS = {
+    "encoding": ("encode", "--refine", 3, "--with", "elbo,sir:4", "--precision", "bfloat16"),
+    "defensive": ("evaluate", "--k", 20, "--proposal", "defensive"),
+    "refined": ("evaluate", "--k", 20, "--proposal", "refined", "--refine-steps", 3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_workers_agree_on_refined_posteriors_and_other_proposals(finished, tmp_path, way):
+    """Of several units to share out, the tables, or the files themselves, are the same."""
+    command, *words = WAYS[way]
+    rows = pq.read_table(finished.home / "digits" / "val" / "part-00000.parquet").slice(0, 120)
+    pq.write_table(rows, tmp_path / "x.parquet", row_group_size=30)
+    source = {"encode": "--input", "evaluate": "--data"}[command], tmp_path / "x.parquet"
+    common = ["--model", finished.home / "final", *source, "--id-column", "id", *words]
+    if command == "encode":
+        common += ["--rows-per-file", 30]
+    found = []
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        code, _, err = finished.vaepipe(command, *common, "--workers", workers, "--output", out)
+        assert code == 0, err
+        found.append(encoded(out) if command == "encode" else evaluated(out))
+    assert found[0] == found[1] == found[2]
+
+
+def encoded(folder):
+    """SHA-256 of each part."""
+    manifest = json.loads((folder / "_manifest.json").read_text())
+    parts = {part["name"]: part["sha256"] for part in manifest["parts"]}
+    assert len(parts) == 4
+    return parts
+
+
+def evaluated(folder):
+    """The tables."""
+    return [
+        pq.read_table(folder / f"{name}.parquet")
+        for name in ("per_example", "per_dimension", "summary")
+    ]

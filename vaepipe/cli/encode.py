@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vaepipe.cli.options import echo_json, json_option, workspace_option
 from vaepipe.cli.standalone import Work, model_option, work_options, working
+
+if TYPE_CHECKING:
+    from vaepipe.training.bundle import Bundle
 
 
 @click.command("encode")
@@ -78,9 +81,12 @@ def command(
 
     place = parts.check_output(output)
     folder, uri = references.find_bundle(model, options["workspace"])
+    loaded = bundle.load(folder)
+    if refine:
+        _check_refinable(loaded)
     source = inputs.of_path(
         references.find_data(data, options["workspace"]),
-        bundle.load(folder),
+        loaded,
         options["splits"] or None,
         options["column"],
         options["id_column"],
@@ -108,6 +114,23 @@ def command(
     else:
         click.echo(_summary(manifest, place))
     return 0
+
+
+def _check_refinable(loaded: Bundle) -> None:
+    """Gradients can move the posteriors.
+
+    Raises:
+        CompatibilityError: draws of q(z | x) carry none.
+    """
+    from vaepipe.core import Cap
+    from vaepipe.errors import CompatibilityError
+
+    head = loaded.model.inference.head
+    if Cap.RSAMPLE not in getattr(head, "provides", Cap.NONE):
+        raise CompatibilityError(
+            f"--refine: family {type(head).__name__} of {loaded.path} does not provide draws that "
+            "carry gradients (RSAMPLE), which refined posteriors need. Leave --refine out."
+        )
 
 
 def _summary(manifest: Mapping[str, Any], output: Path) -> str:

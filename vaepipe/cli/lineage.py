@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,68 @@ import click
 
 from vaepipe.cli.options import echo_json, json_option, workspace_option
 
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
 
 @click.command("lineage")
-@click.argument("path", type=click.Path(path_type=Path), metavar="FILE_OR_DIR")
+@click.argument("path", type=click.Path(), metavar="FILE_OR_DIR")
+@click.option(
+    "--in",
+    "places",
+    type=FOLDER,
+    metavar="DIR",
+    multiple=True,
+    help="Also look here, at any depth, for what the model made. Repeatable.",
+)
 @workspace_option
 @json_option
-def command(path: Path, workspace: str, as_json: bool) -> int:
-    """Follow latents, an evaluation or a model back to what made them, and on to what it made."""
-    from vaepipe.pipeline import lineage
+def command(path: str, places: Sequence[Path], workspace: str, as_json: bool) -> int:
+    """Follow latents, an evaluation or a model back to what made them, and on to what it made.
 
-    found = lineage.lineage(path, workspace)
+    A model may also be named as models:/name/version, models:/name@alias or runs:/….
+    """
+    from vaepipe.pipeline import lineage, references
+
+    remote = path.startswith(("models:/", "runs:/"))
+    folder = references.find_bundle(path, workspace)[0] if remote else Path(path)
+    found = lineage.lineage(folder, workspace)
+    made = {*found["made_with_this_model"], *_made(places, _digest(found))} - {found["path"]}
+    found["made_with_this_model"] = sorted(made)
     if as_json:
         echo_json(found)
     else:
         _show(found)
     return 0
+
+
+def _digest(found: Mapping[str, Any]) -> str | None:
+    """Of the model; its folder may be gone, and then the artifact alone tells it."""
+    model = found.get("model")
+    return model["digest"] if isinstance(model, Mapping) else found.get("model_digest")
+
+
+def _made(places: Sequence[Path], digest: str | None) -> Iterator[str]:
+    """Folders at any depth whose manifest names the model."""
+    from vaepipe.pipeline.stages import parts
+    from vaepipe.pipeline.workspace import MANIFEST
+
+    for place in places:
+        for folder, inner, names in os.walk(place.absolute()):
+            inner[:] = [name for name in inner if not name.startswith((".", "_"))]
+            ours = {parts.MANIFEST, MANIFEST} & set(names)
+            if digest and any(_names(Path(folder, name), digest) for name in ours):
+                yield folder
+
+
+def _names(manifest: Path, digest: str) -> bool:
+    """Whether a manifest is of something that the model made; it may be a stranger's."""
+    from vaepipe import files
+
+    try:
+        content = files.read_json(manifest)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, Mapping) and content.get("model_digest") == digest
 
 
 def _show(found: Mapping[str, Any], indent: str = "") -> None:

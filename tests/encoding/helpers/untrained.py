@@ -88,8 +88,9 @@ class Run:
     options: dict = field(default_factory=dict)
 
     def __call__(self, source, output, **options):
-        """The manifest."""
+        """The manifest; `compute` does the work."""
         options = {**self.options, **options}
+        compute = options.pop("compute", None) or LocalCompute(gpus_per_worker=0)
         loaded = bundle.load(self.model)
         data = inputs.of_path(str(source), loaded, None, self.column, self.id_column)
         columns = encode.columns(options.pop("with_", ()), options.pop("refine", 0))
@@ -105,7 +106,7 @@ class Run:
             journal=journal,
             **{**common, **options},
         )
-        return encode.encode(job, LocalCompute(gpus_per_worker=0))
+        return encode.encode(job, compute)
 
 
 def rows_of(folder):
