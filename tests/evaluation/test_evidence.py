@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from vaepipe.core import SUPPORTS, DataSpec, build
+from vaepipe.core import SUPPORTS, DataSpec, build, seeded
 from vaepipe.errors import DataError
 from vaepipe.evaluation import decoding, score, summarise_weights, validate
+from vaepipe.evaluation.validation import ACTIVE
 from vaepipe.registry import part
 from vaepipe.testing.exact import PPCA
 
@@ -90,8 +91,8 @@ def test_validation_is_the_mean_of_the_scores(ppca):
     assert found["active_units"] == 2
 
 
-def test_a_collapsed_flow_validates_without_active_units():
-    """Means of k draws vary over examples by sigma^2 / k; that is taken off."""
+def flow(latent=2):
+    """Planar flow: a posterior whose moments are known from draws alone."""
     data = DataSpec((6,), SUPPORTS["real"], 100)
     parts = {
         "encoder": part("networks", "mlp", {"hidden": []}),
@@ -100,13 +101,31 @@ def test_a_collapsed_flow_validates_without_active_units():
         "decoder": part("networks", "mlp", {"hidden": []}),
         "likelihood": part("likelihoods", "gaussian"),
     }
-    model = build((2,), data, **parts)
+    with seeded(0):
+        model = build((latent,), data, **parts)
     with torch.no_grad():
         for parameter in model.inference.network.parameters():
             parameter.zero_()
-    found = validate(model, torch.randn(2000, 6), k=16)
-    assert found["active_units"] == 0
-    assert "active_units" not in validate(model, torch.randn(20, 6), k=1)
+    return model
+
+
+@pytest.mark.parametrize("k", [1, 2, 16])
+@pytest.mark.parametrize("n", [20, 600])
+def test_a_collapsed_flow_validates_without_active_units(n, k):
+    """Means of few draws vary over examples by sigma^2 / draws, and what that is, is uncertain."""
+    model = flow(latent=20)
+    assert validate(model, torch.randn(n, 6), k=k)["active_units"] == 0
+
+
+def test_validation_and_evaluation_count_the_same_active_units():
+    """Var_x E_q[z] from 0.0016 to 0.36 around the 0.01 from which a dimension is active."""
+    model, x = flow(latent=4), torch.randn(400, 6)
+    weight = next(p for p in model.inference.network.parameters() if p.ndim == 2)
+    with torch.no_grad():
+        weight[:4, 0] = torch.tensor([0.04, 0.06, 0.2, 0.6])  # location of z, sigma stays 1
+    scores = score(model, x, range(len(x)), k=2)
+    variance = scores.mean.var(0) - (scores.mean_se**2).mean(0)
+    assert validate(model, x, k=2)["active_units"] == (variance > ACTIVE).sum() == 2
 
 
 def test_one_example_has_no_spread_and_none_is_an_error(ppca):

@@ -16,12 +16,13 @@ from vaepipe import cli
 from vaepipe.compute import evaluate as worker
 from vaepipe.compute.local import LocalCompute
 from vaepipe.core import SUPPORTS, DataSpec, build, seeded
-from vaepipe.data import schema
+from vaepipe.data import schema, shards
 from vaepipe.data.sources import Source
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
 from vaepipe.evaluation import Gaps, adaptive, annealing
+from vaepipe.evaluation.decoding import squared_error
 from vaepipe.pipeline import inputs
-from vaepipe.pipeline.stages import evaluate, evaluate_tables
+from vaepipe.pipeline.stages import evaluate, evaluate_key, evaluate_tables
 from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import part
@@ -42,7 +43,14 @@ def single():
     torch.set_default_dtype(torch.float32)
 
 
-def save(folder, family="diagonal_normal", prior="standard_normal", latent=(3,), spoil=None):
+def save(
+    folder,
+    family="diagonal_normal",
+    prior="standard_normal",
+    latent=(3,),
+    spoil=None,
+    objective=("elbo", {}),
+):
     """An untrained Gaussian model of vectors of four numbers."""
     mlp = part("networks", "mlp", {"hidden": [8]})
     parts = {
@@ -65,7 +73,7 @@ def save(folder, family="diagonal_normal", prior="standard_normal", latent=(3,),
         "model": {"latent_shape": list(latent), **{k: v.to_dict() for k, v in parts.items()}},
         "data": data.to_dict(),
         "dataset": part("datasets", "parquet", source).to_dict(),
-        "objective": part("objectives", "elbo").to_dict(),
+        "objective": part("objectives", *objective).to_dict(),
     }
     if spoil:
         spoil(model)
@@ -491,3 +499,164 @@ def test_data_that_change_while_they_are_evaluated_are_told(model, tmp_path, mon
     monkeypatch.setattr(Source, "read", and_touch)
     with pytest.raises(DataError, match="changed after the plan was made"):
         run(model, data, tmp_path / "out")
+
+
+FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False), 3)
+
+
+def vectors(table, name):
+    return schema.from_vectors(table.column(name), (table.schema.field(name).type.list_size,))
+
+
+def loaded_rows(model, data):
+    return bundle.load(model).model, torch.tensor(vectors(pq.read_table(data), "x"))
+
+
+def test_each_example_has_its_posterior_its_rates_and_its_reconstruction(model, tmp_path):
+    data = examples(tmp_path / "test.parquet", 40)
+    run(model, data, tmp_path / "out", {"evidence": {"k": 30}})
+    table = pq.read_table(tmp_path / "out" / "per_example.parquet")
+    built, x = loaded_rows(model, data)
+    with torch.no_grad():
+        q = built.inference(x)
+        found = (built.generator(q.mean).mean - x).square().mean(1)
+        rates = torch.distributions.kl_divergence(q.base_dist, built.p_z().z.base_dist)
+    for name, exact in (("mean", q.mean), ("scale", q.stddev), ("rate_per_dim", rates)):
+        assert table.schema.field(name).type == FLOATS
+        assert np.allclose(vectors(table, name), exact.numpy(), rtol=1e-5, atol=1e-6)
+    assert np.allclose(table["recon_mse"].to_numpy(), found.numpy(), rtol=1e-5)
+    total, rate = vectors(table, "rate_per_dim").sum(1), table["rate"].to_numpy()
+    assert np.allclose(total, rate, rtol=1e-4, atol=0)
+    assert {"codes"}.isdisjoint(table.column_names)
+
+
+@pytest.mark.parametrize("k", [1, 2, 30, 700])
+def test_the_largest_weight_and_the_effective_number_of_samples_agree(model, tmp_path, k):
+    """sum_i w_i^2 lies between (max w)^2 and max w: 1 / ess <= w_max <= 1 / sqrt(ess)."""
+    run(model, examples(tmp_path / "t.parquet", 20), tmp_path / "out", {"evidence": {"k": k}})
+    table = pq.read_table(tmp_path / "out" / "per_example.parquet")
+    largest, ess = table["w_max"].to_numpy(), table["ess"].to_numpy()
+    assert (largest * ess >= 1 - 1e-9).all() and (largest <= ess**-0.5 + 1e-9).all()
+
+
+@pytest.mark.parametrize("family", ["full_normal", "planar"])
+def test_a_posterior_that_does_not_factorise_has_no_rates_by_dimension(tmp_path, family):
+    """Null, to every reader; mean and scale there are, of a flow from its draws."""
+    data = examples(tmp_path / "test.parquet", 20)
+    run(save(tmp_path / "m", family), data, tmp_path / "out")
+    path = str(tmp_path / "out" / "per_example.parquet")
+    table = pq.read_table(path)
+    seen = polars.read_parquet(path)["rate_per_dim"]
+    assert table["rate_per_dim"].null_count == seen.null_count() == 20
+    assert duckdb.sql(f"select count(rate_per_dim) from '{path}'").fetchall() == [(0,)]
+    assert np.isfinite(vectors(table, "mean")).all() and (vectors(table, "scale") > 0).all()
+    assert table["recon_mse"].null_count == 0
+
+
+@pytest.mark.parametrize(("family", "width"), [("bernoulli", 3), ("categorical", 2)])
+def test_discrete_latents_are_codes_in_place_of_moments(tmp_path, family, width):
+    latent = (3,) if family == "bernoulli" else (2, 3)
+    folder, data = save(tmp_path / "m", family, family, latent), tmp_path / "test.parquet"
+    examples(data, 40)
+    for name, size in (("a", 64), ("b", 1)):
+        run(folder, data, tmp_path / name, batch_size=size)
+    one, two = (pq.read_table(tmp_path / d / "per_example.parquet") for d in "ab")
+    assert one.equals(two) and {"mean", "scale"}.isdisjoint(one.column_names)
+    built, x = loaded_rows(folder, data)
+    with torch.no_grad():
+        mode = built.inference(x).mode
+    codes = mode if family == "bernoulli" else mode.argmax(-1)
+    assert np.array_equal(vectors(one, "codes"), codes.numpy())
+    assert vectors(one, "codes").shape == (40, width)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "known"),
+    [("categorical", False), ("discretized_logistic", True), ("poisson", True)],
+)
+def test_categories_have_no_squared_error(likelihood, known):
+    """Their numbers are names: the mean of two of them is a third."""
+    data, mlp = DataSpec((4,), SUPPORTS["integer"], 100, levels=6), part("networks", "mlp")
+    parts = {"encoder": mlp, "decoder": mlp, "family": part("families", "diagonal_normal")}
+    parts |= {"prior": part("priors", "standard_normal")}
+    with seeded(0):
+        model = build((2,), data, **parts, likelihood=part("likelihoods", likelihood))
+    x, z = torch.randint(0, 6, (5, 4)).float(), torch.randn(5, 2)
+    found = squared_error(model, x, z)
+    assert found.isfinite().all() if known else found.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("objective", "k", "beta"),
+    [
+        (("elbo", {"beta": 4.0, "warmup_epochs": 2.0}), None, 4.0),
+        (("iwae", {}), 5, None),
+        (("dreg", {"k": 7}), 7, None),
+        (("ciwae", {"beta": 0.3}), 64, None),
+    ],
+)
+def test_every_row_of_a_summary_says_what_was_fitted_and_how(tmp_path, objective, k, beta):
+    """`beta` is a schedule's final weight, of `ciwae` a share that has none."""
+    folder = save(tmp_path / "m", "full_normal", objective=objective)
+    run(folder, examples(tmp_path / "test.parquet", 5), tmp_path / "out")
+    model = bundle.load(folder).model
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    expected = {"likelihood": "gaussian", "prior": "standard_normal", "family": "full_normal"}
+    expected |= {"objective": objective[0], "k_train": k, "beta_final": beta, "device": kind}
+    expected |= {"n_params": sum(p.numel() for p in model.parameters()), "dtype": "float32"}
+    summary = pq.read_table(tmp_path / "out" / "summary.parquet")
+    assert summary.schema.field("k_train").type == summary.schema.field("n_params").type == "int64"
+    assert summary.schema.field("beta_final").type == "double"
+    for row in summary.to_pylist():
+        assert {name: row[name] for name in expected} == expected
+    metadata = pq.read_schema(tmp_path / "out" / "per_example.parquet").metadata
+    assert metadata[b"vaepipe.family"] == b"full_normal"
+
+
+def test_an_objective_that_is_not_installed_is_named_with_what_its_card_says(model):
+    loaded = bundle.load(model)
+    card = {**loaded.card, "objective": {**loaded.card["objective"], "type": "gone"}}
+    card["objective"]["options"] = {"k": 9}
+    found = evaluate_key.of_model(dataclasses.replace(loaded, card=card))
+    assert (found["objective"], found["k_train"], found["beta_final"]) == ("gone", 9, None)
+
+
+def test_a_rate_that_is_not_the_sum_over_its_dimensions_is_an_error():
+    each = schema.to_vectors(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
+    part_of = {"id": [5, 6], "split": ["test"] * 2, "rate_per_dim": each}
+    good, bad = (pa.table({**part_of, "rate": [3.0, last]}) for last in (7.0005, 7.002))
+    check(columns(elbo=[1.0] * 4), (), (), "posterior", [good])
+    with pytest.raises(EvaluationError, match=r"test/rate, id 6: 7.002 is not the sum"):
+        check(columns(elbo=[1.0] * 4), (), (), "posterior", [good, bad])
+
+
+def test_row_groups_do_not_depend_on_parts(model, tmp_path, monkeypatch):
+    data = examples(tmp_path / "test.parquet", 40)
+    run(model, data, tmp_path / "a")
+    monkeypatch.setattr(shards, "ROWS_PER_GROUP", 15)
+    run(model, data, tmp_path / "b")
+    one, two = (pq.ParquetFile(tmp_path / d / "per_example.parquet") for d in "ab")
+    assert [two.metadata.row_group(i).num_rows for i in range(3)] == [15, 15, 10]
+    assert one.read().equals(two.read())
+
+
+def test_parts_of_another_version_are_not_taken_over(model, tmp_path, monkeypatch):
+    """What an older vaepipe left half done has other columns."""
+    data, out = examples(tmp_path / "test.parquet", 40), tmp_path / "out"
+    run(model, data, tmp_path / "fresh")
+    work = evaluate._map
+
+    def killed(job, compute, units, parts):
+        work(job, compute, units[:2], parts)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "VERSION", worker.VERSION - 1)
+        patch.setattr(evaluate, "_map", killed)
+        patch.setattr(worker, "MORE", ())
+        with pytest.raises(KeyboardInterrupt):
+            run(model, data, out)
+    run(model, data, out)
+    for name in TABLES[:3]:
+        one, two = (pq.read_table(d / f"{name}.parquet") for d in (out, tmp_path / "fresh"))
+        assert one.equals(two)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from vaepipe import files
 from vaepipe.compute import aggregate
-from vaepipe.data import shards
+from vaepipe.compute.latents import codes_of
+from vaepipe.core import examples, seeded
+from vaepipe.data import schema, shards
 from vaepipe.data.sources import Source, check_unchanged
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
@@ -26,6 +28,9 @@ from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
 COLUMNS = ("elbo", "log_lik", "rate", "log_evidence", "log_evidence_se", "ess", "khat")
+MORE = ("w_max", "recon_mse")
+VERSION = 2
+"""Of the columns and values of parts: parts of another version are made again."""
 _SIMULATED_SEED = 0x51D
 """Added to the seed: the draws that made an example are not those that score it."""
 PATHS_AT_ONCE = 8
@@ -62,6 +67,8 @@ class Evaluator:
         self.dataset: Dataset = PartSpec.from_dict(common["dataset"]).build()
         self.sources = {k: Source.from_dict(v) for k, v in common["sources"].items()}
         self.seed, self.parts = int(common["seed"]), Path(common["parts"])
+        with seeded(self.seed):
+            self.discrete = self._codes(examples(self.spec, 1).to(self.device), 1) is not None
 
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, Any]:
         """Write the unit's part; `rows` in the answer are for progress."""
@@ -76,27 +83,39 @@ class Evaluator:
         check_unchanged(unit)
         ids, x, kept = source.read(unit, labels)
         check_unchanged(unit)
-        scores = self._scores(unit["split"], ids, x)
+        scores, codes = self._scores(unit["split"], ids, x)
         columns = _columns(ids, unit["split"], kept, scores)
         columns |= self._gaps(unit, ids, x, scores) | self._annealed(unit, ids, x)
         if self.lexicon is not None:
             columns["tokens"] = pa.array(self.lexicon.lengths(x), pa.int32())
-        sums = json.dumps({**_sums(scores), "closed": scores.closed}).encode()
+        columns |= _vectors(scores, codes)
+        about = {"closed": scores.closed, "device": self.device.type}
+        sums = json.dumps({**_sums(scores), **about}).encode()
         table = pa.table(columns).replace_schema_metadata({b"vaepipe.sums": sums})
         shards.write_table(self.parts / unit["part"], table)
 
-    def _scores(self, split: str, ids: np.ndarray, x: np.ndarray) -> Scores:
-        """Of all rows of a unit, some at a time: whole blocks, as `score` itself would cut them."""
+    def _scores(self, split: str, ids: np.ndarray, x: np.ndarray) -> tuple[Scores, Tensor | None]:
+        """Of all rows of a unit, some at a time: whole blocks, as `score` itself would cut them.
+
+        With them the codes `[n, m]`, where latents are discrete.
+        """
         ks, view = self.common["ks"], self._view(split, ids[:1], x[:1])
         block = block_rows(self.model, view, ks[-1], self.common["proposal"])
         size = block * max(1, int(self.common["batch_size"]) // block)
-        parts = []
+        parts, codes = list[Scores](), list[Tensor | None]()
         for i in range(0, len(ids), size):
             some = ids[i : i + size]
-            parts.append(self._score(self._view(split, some, x[i : i + size]), some.tolist()))
+            view = self._view(split, some, x[i : i + size])
+            parts.append(self._score(view, some.tolist()))
+            codes.append(self._codes(view, block) if self.discrete else None)
         scores = joined(parts)
         self._check_finite(split, ids, scores)
-        return scores
+        return scores, _whole(codes)
+
+    @torch.no_grad()
+    def _codes(self, view: Tensor, block: int) -> Tensor | None:
+        """The likeliest values of discrete latents `[n, m]`, a block at a time; else None."""
+        return _whole([codes_of(self.model.inference(rows)) for rows in view.split(block)])
 
     def _score(self, view: Tensor, ids: Sequence[int], seed: int | None = None) -> Scores:
         options = {name: self.common[name] for name in ("proposal", "refine_steps")}
@@ -261,7 +280,31 @@ def _columns(ids: np.ndarray, split: str, kept: pa.Table, scores: Scores) -> dic
     columns |= {name: _column(getattr(scores, name)) for name in COLUMNS}
     if len(scores.at) > 1:
         columns |= {f"log_evidence_k{k}": _column(each) for k, each in scores.at.items()}
-    return columns
+    return columns | {name: _column(getattr(scores, name)) for name in MORE}
+
+
+def _vectors(scores: Scores, codes: Tensor | None) -> dict[str, pa.Array]:
+    """What each example has in every latent dimension, named as in tables of latents.
+
+    Fixed-size lists of float32. Where q or p does not factorise `rate_per_dim` is null, of type
+    `list<float>`: readers of Parquet do not agree on what a null fixed-size list is.
+    """
+    rates, nothing = scores.rate_per_dimension, pa.list_(pa.float32())
+    n = len(scores.mean)
+    found = {"rate_per_dim": pa.nulls(n, nothing) if rates is None else _lists(rates)}
+    if codes is not None:
+        return found | {"codes": _lists(codes)}
+    return found | {"mean": _lists(scores.mean), "scale": _lists(scores.scale)}
+
+
+def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts as one; None where there are none."""
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
+
+
+def _lists(values: Tensor) -> pa.Array:
+    return schema.to_vectors(values.float().cpu().numpy())
 
 
 def _scattered(n: int, at: np.ndarray, values: Tensor) -> pa.Array:

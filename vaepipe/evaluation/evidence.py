@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, final
 
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import LatentModel, has_closed_form, rate, rate_per_dimension
+from vaepipe.core import LatentModel, centre, has_closed_form, rate, rate_per_dimension
 from vaepipe.evaluation.adaptive import refined
 from vaepipe.evaluation.decoding import log_likelihood as log_likelihood
-from vaepipe.evaluation.decoding import rows_at_once
-from vaepipe.evaluation.moments import DRAWS, has_moments
+from vaepipe.evaluation.decoding import rows_at_once, squared_error
+from vaepipe.evaluation.moments import Moments
 from vaepipe.evaluation.proposals import (
     PAGE,
     REFINE_STEPS,
@@ -49,6 +48,8 @@ class Scores(NamedTuple):
     """Effective number of the k samples, (sum w)^2 / sum w^2."""
     khat: Tensor
     """Pareto shape of the weights' tail; above 0.7 the evidence cannot be trusted. May be NaN."""
+    w_max: Tensor
+    """Largest of the k weights as a share of their sum; near 1 one sample decides it all."""
     at: Mapping[int, Tensor]
     """`log_evidence` from the first k' of the same samples, for each k' that was asked for."""
     elbo: Tensor
@@ -57,6 +58,9 @@ class Scores(NamedTuple):
     """E_q log p(x | z)."""
     rate: Tensor
     """KL(q(z | x) || p(z)): in closed form where there is one, else the mean over the samples."""
+    recon_mse: Tensor
+    """Mean square of x - E[x | z] over its values, z the centre of q, in squared units of x; NaN
+    where p(x | z) has no mean, or one that says nothing."""
     mean: Tensor
     """E_q z."""
     mean_se: Tensor
@@ -162,10 +166,10 @@ def _block(
         _weigh(model, x, mixture, weights)
         q, z = row_draws(model, h, ids, ELBO_DRAWS, seed + _ELBO_SEED)
         parts.add(q, z, log_likelihood(model, x, z))
-    if parts.wanted:
-        _, z = row_draws(model, h, ids, parts.wanted, seed + _MOMENT_SEED)
-        parts.see(z)
-    return _scores(weights, parts)
+    if parts.moments.wanted:
+        _, z = row_draws(model, h, ids, parts.moments.wanted, seed + _MOMENT_SEED)
+        parts.moments.add(z)
+    return _scores(weights, parts, squared_error(model, x, parts.centre.to(h.dtype)))
 
 
 def _plain(
@@ -207,19 +211,21 @@ def _mixture(
     return defensive(model, h, ids, seed)
 
 
-def _scores(weights: Weights, parts: _Parts) -> Scores:
+def _scores(weights: Weights, parts: _Parts, recon_mse: Tensor) -> Scores:
     at = weights.at()
     last: LogMean = at[weights.ks[-1]]
     return Scores(
         *last,
         khat=weights.khat(),
+        w_max=weights.w_max(),
         at={k: found.value for k, found in at.items()},
         elbo=parts.log_lik - parts.rate,
         log_lik=parts.log_lik,
         rate=parts.rate,
-        mean=parts.mean,
-        mean_se=parts.mean_se,
-        scale=parts.scale,
+        recon_mse=recon_mse,
+        mean=_flat(parts.moments.mean),
+        mean_se=_flat(parts.moments.mean_se),
+        scale=_flat(parts.moments.scale),
         rate_per_dimension=parts.each,
         closed=parts.closed,
     )
@@ -232,8 +238,8 @@ class _Parts:
     def __init__(self, model: LatentModel, x: Tensor, h: Tensor) -> None:
         self.p, self.batch = model.p_z().z, len(x)
         self.q = model.inference.head(h)
-        self.closed, self.known = has_closed_form(self.q, self.p), has_moments(self.q)
-        self.count = self.seen = 0
+        self.closed, self.moments = has_closed_form(self.q, self.p), Moments(self.q)
+        self.count = 0
         self.sums: dict[str, Tensor] = {}
 
     def add(self, q: Distribution, z: Tensor, log_lik: Tensor) -> None:
@@ -242,22 +248,10 @@ class _Parts:
         self._sum("log_lik", log_lik)
         if not self.closed:
             self._sum("rate", rate(q, self.p, z))
-        self.see(z)
+        self.moments.add(z)
         each = rate_per_dimension(q, self.p, z)
         if each is not None:
             self._sum("each", each if each.dim() == z.dim() else each.expand_as(z))
-
-    def see(self, z: Tensor) -> None:
-        """Take in draws for the moments only."""
-        if not self.known:
-            self.seen += len(z)
-            self._sum("z", z)
-            self._sum("square", z.double() ** 2)
-
-    @property
-    def wanted(self) -> int:
-        """How many more draws the moments need."""
-        return 0 if self.known else max(0, DRAWS - self.seen)
 
     @property
     def log_lik(self) -> Tensor:
@@ -273,23 +267,9 @@ class _Parts:
         return self._mean("rate")
 
     @property
-    def mean(self) -> Tensor:
-        """E_q z."""
-        return _flat(self.q.mean.double() if self.known else self.sums["z"] / self.seen)
-
-    @property
-    def mean_se(self) -> Tensor:
-        """Standard error of the mean."""
-        return torch.zeros_like(self.scale) if self.known else self.scale / math.sqrt(self.seen)
-
-    @property
-    def scale(self) -> Tensor:
-        """Standard deviations of q."""
-        if self.known:
-            return _flat(self.q.stddev.double())
-        mean, square = self.sums["z"] / self.seen, self.sums["square"] / self.seen
-        spread = (square - mean**2).clamp(min=0)
-        return _flat((spread * self.seen / (self.seen - 1)).sqrt())
+    def centre(self) -> Tensor:
+        """One latent that stands for q, `[batch, *latent]`: core's `centre`, from our draws."""
+        return centre(self.q) if self.moments.known else self.moments.mean
 
     @property
     def each(self) -> Tensor | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import final
+
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
@@ -28,6 +32,58 @@ def moments(q: Distribution, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
     if z is None:
         raise ValueError(f"{type(q).__name__} has no closed-form moments: give samples.")
     return z.mean(0), z.std(0)
+
+
+@final
+class Moments:
+    """Mean and standard deviation of q `[batch, *latent]`, float64, from draws as they stream by.
+
+        mean = (1/n) sum_i z_i,   scale^2 = (n / (n - 1)) ((1/n) sum_i z_i^2 - mean^2)
+
+    Draws are needed only where the type of q has no closed form. Over examples such a mean varies
+    by scale^2 / n more than E_q z: whoever compares means takes the mean of `mean_se`^2 off.
+    """
+
+    def __init__(self, q: Distribution) -> None:
+        self.q, self.known, self.count = q, has_moments(q), 0
+        self._first: Tensor | None = None
+        self._second: Tensor | None = None
+
+    def add(self, z: Tensor) -> None:
+        """Take in draws `[c, batch, *latent]`."""
+        if self.known:
+            return
+        first, second = z.double().sum(0), (z.double() ** 2).sum(0)
+        self.count += len(z)
+        self._first = first if self._first is None else self._first + first
+        self._second = second if self._second is None else self._second + second
+
+    @property
+    def wanted(self) -> int:
+        """How many more draws are needed before means may be compared over examples."""
+        return 0 if self.known else max(0, DRAWS - self.count)
+
+    @property
+    def mean(self) -> Tensor:
+        """E_q z."""
+        if self.known:
+            return self.q.mean.double()
+        assert self._first is not None
+        return self._first / self.count
+
+    @property
+    def mean_se(self) -> Tensor:
+        """Standard error of the mean."""
+        return torch.zeros_like(self.scale) if self.known else self.scale / math.sqrt(self.count)
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations of q."""
+        if self.known:
+            return self.q.stddev.double()
+        assert self._second is not None
+        spread = (self._second / self.count - self.mean**2).clamp(min=0)
+        return (spread * self.count / (self.count - 1)).sqrt()
 
 
 def typical(p: Distribution, draws: int) -> Tensor:

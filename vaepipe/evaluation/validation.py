@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaepipe.core import LatentModel, rate, seeded
 from vaepipe.errors import DataError
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, summarise_weights
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.evaluation.moments import Moments
 
 ACTIVE = 1e-2
 """A latent dimension is active if Var_x E_q[z_j] exceeds this (Burda et al., 2016, §5.2)."""
 ROWS_AT_ONCE = 500
+DRAWS_AT_ONCE = 16
+_MOMENT_SEED = 0x3033
+"""Added to the seed: draws for the moments leave those of the evidence as they are."""
 
 Features = Callable[[LatentModel, Tensor], Tensor]
 """Of q(z | x), for examples `[batch, *shape]`: `[batch, *feature_shape]`."""
@@ -39,8 +42,9 @@ def validate(
 
     Returns:
         `log_evidence` (k samples), its standard error over the examples `log_evidence_se`, `elbo`,
-        `log_lik`, `rate`, and the number of `active_units`; what one example, or one draw of a
-        posterior without moments, says nothing of is left out.
+        `log_lik`, `rate`, and the number of `active_units`, as an evaluation counts them (where
+        the posterior has no closed-form moments, of the first 500 examples); what one example
+        says nothing of is left out.
 
     Raises:
         DataError: there is no example.
@@ -51,8 +55,12 @@ def validate(
     model.eval()
     with seeded(seed):
         parts = [_part(model, rows, k, features) for rows in x.split(ROWS_AT_ONCE)]
+    with seeded(seed + _MOMENT_SEED):
+        means = _means([part.moments for part in parts])
     model.train(training)
-    evidence, log_lik, r, *means = (torch.cat(column) for column in zip(*parts, strict=True))
+    evidence = torch.cat([part.log_evidence for part in parts])
+    log_lik = torch.cat([part.log_lik for part in parts])
+    r = torch.cat([part.rate for part in parts])
     found = {
         "log_evidence": evidence.mean().item(),
         "elbo": (log_lik - r).mean().item(),
@@ -66,31 +74,40 @@ def validate(
 
 
 def _activity(mean: Tensor, noise: Tensor) -> dict[str, float]:
-    """Active units from means `[n, d]` and their error variances, where these are known."""
+    """Active units from means `[n, d]`, whose errors have the variances `noise` `[n, d]`."""
     variance = mean.var(0) - noise.mean(0)
-    return {} if variance.isnan().any() else {"active_units": float((variance > ACTIVE).sum())}
+    return {"active_units": float((variance > ACTIVE).sum())}
 
 
-def _part(
-    model: LatentModel, x: Tensor, k: int, features: Features | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Evidence, log likelihood, rate, posterior means and the error variances of these."""
+class _Part(NamedTuple):
+    """Of some examples, `[n]`, nats; and the moments of their posteriors."""
+
+    log_evidence: Tensor
+    log_lik: Tensor
+    rate: Tensor
+    moments: Moments
+
+
+def _part(model: LatentModel, x: Tensor, k: int, features: Features | None) -> _Part:
     h = features(model, x) if features else model.inference.features(x)
     q, p = model.inference.head(h), model.p_z().z
-    z = q.sample((k,))
+    z, moments = q.sample((k,)), Moments(q)
+    moments.add(z)
     log_lik = log_likelihood(model, x, z)
     r = over_draws(rate(q, p, z), 1)
-    mean, noise = _means(q, z)
     evidence, _, _ = summarise_weights(log_lik + p.log_prob(z) - q.log_prob(z))
-    return evidence, log_lik.double().mean(0), r.double(), mean, noise
+    return _Part(evidence, log_lik.double().mean(0), r.double(), moments)
 
 
-def _means(q: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
-    """E_q z `[batch, d]` and, where it is a mean of draws, the variance of its error."""
-    if has_moments(q):
-        mean = q.mean.flatten(1)
-        return mean, torch.zeros_like(mean)
-    if len(z) == 1:
-        return z[0].flatten(1), torch.full_like(z[0].flatten(1), torch.nan)
-    mean, scale = moments(q, z)
-    return mean.flatten(1), scale.flatten(1) ** 2 / len(z)
+def _means(parts: Sequence[Moments]) -> tuple[Tensor, Tensor]:
+    """E_q z `[n, d]` and the variance of its error: zero where it has a closed form.
+
+    Elsewhere it is a mean of as many draws as in an evaluation. These decode nothing but have a
+    price: of the first part only.
+    """
+    parts = parts if parts[0].known else parts[:1]
+    for moments in parts:
+        while moments.wanted:
+            moments.add(moments.q.sample((min(moments.wanted, DRAWS_AT_ONCE),)))
+    mean = torch.cat([moments.mean.flatten(1) for moments in parts])
+    return mean, torch.cat([moments.mean_se.flatten(1) ** 2 for moments in parts])

@@ -72,6 +72,12 @@ class Weights:
         assert self._largest is not None
         return pareto_k(self._largest)
 
+    def w_max(self) -> Tensor:
+        """Largest of all weights as a share of their sum, max_i w_i / sum_j w_j, `[*batch]`."""
+        assert self._largest is not None
+        assert self._sums is not None
+        return torch.exp(self._largest.amax(0) - self._sums[0]).clamp(max=1)
+
     def _take(self, log_w: Tensor) -> None:
         first, second = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
         if self._sums is not None:

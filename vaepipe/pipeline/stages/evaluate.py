@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from vaepipe import files
 from vaepipe.compute.base import Compute
+from vaepipe.compute.evaluate import VERSION
 from vaepipe.errors import DataError
 from vaepipe.journal import Journal
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.settings import AnnealingSettings, EvaluateStage
-from vaepipe.pipeline.stages import evaluate_tables
+from vaepipe.pipeline.stages import evaluate_examples, evaluate_key, evaluate_tables
 from vaepipe.pipeline.stages.evaluate_tables import SIMULATED, Found
 from vaepipe.pipeline.stages.follow import follow
 from vaepipe.pipeline.stages.train import data_ref
@@ -193,7 +194,7 @@ def _parts(job: Evaluation, loaded: Bundle) -> Path:
     """The folder of parts, emptied if what it holds was made for other settings or inputs."""
     folder = job.output / "parts"
     about = {**job.common(), "digests": [loaded.digest, job.data.digest]}
-    about = {"digest": files.digest(about)}
+    about = {"digest": files.digest(about), "version": VERSION}
     if folder.exists() and (
         not (folder / ABOUT).exists() or files.read_json(folder / ABOUT) != about
     ):
@@ -220,6 +221,7 @@ def _found(
     def of(kind: str) -> list[Mapping[str, Any]]:
         return [unit for unit in units if unit["kind"] == kind]
 
+    examples = [parts / u["part"] for u in of("rows")]
     return Found(
         model=job.model_name,
         ks=job.ks,
@@ -228,10 +230,12 @@ def _found(
         view=dict(job.data.dataset.build().describe()),
         spec=loaded.data,
         proposal=job.measures["evidence"]["proposal"],
-        rows=[pq.read_table(parts / u["part"]) for u in of("rows")],
+        rows=[evaluate_examples.numbers(part) for part in examples],
         aggregates={u["split"]: files.read_json(parts / u["part"]) for u in of("aggregate")},
         simulated=[pq.read_table(parts / u["part"]) for u in of("bdmc")],
         model_digest=loaded.digest,
+        about_model=evaluate_key.of_model(loaded),
+        examples=examples,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import ndtr, stdtrit
 
+from vaepipe.data import schema
 from vaepipe.errors import EvaluationError
 
 ERRORS = 4.0
@@ -18,6 +19,9 @@ ERRORS = 4.0
 where they are known; from few rows, as many as Student's t exceeds as rarely."""
 EQUAL = 1e-6
 """How far a mean may be from its rows, relative to its size, at least in nats."""
+SUM = 1e-4
+"""How far a rate may be from the sum over dimensions, in single precision, relative to the sum of
+their sizes, at least in nats."""
 
 
 class Line(NamedTuple):
@@ -33,11 +37,17 @@ class Line(NamedTuple):
 
 
 def check(
-    table: pa.Table, lines: Sequence[Line], simulated: Sequence[pa.Table], proposal: str
+    table: pa.Table,
+    lines: Sequence[Line],
+    simulated: Sequence[pa.Table],
+    proposal: str,
+    rates: Iterable[pa.Table] = (),
 ) -> None:
     """Hold the tables against each other before they are written.
 
-    Exact (to 1e-6): a summary value is the mean of its column; mi is at most log n. In the mean,
+    Exact (to 1e-6): a summary value is the mean of its column; mi is at most log n. To 1e-4, the
+    rate of each example in `rates` is the sum over its dimensions, where q and p factorise (both
+    then have closed forms, or both are from the same draws). In the mean,
     within four standard errors of the paired differences, of two rows or more: log_evidence does
     not fall with k; elbo is at most log_evidence if that has proposal `posterior` (two lower bounds
     of other proposals have no order); bdmc_lower is at most bdmc_upper; and the rate is at least
@@ -51,6 +61,7 @@ def check(
         *(fault for split in splits(table) for fault in _orders(*split, proposal)),
         *_rates(lines),
         *_sandwich(simulated),
+        *(fault for part in rates for fault in _sums(part)),
     ]
     if faults:
         raise EvaluationError(
@@ -87,6 +98,23 @@ def _means(table: pa.Table, lines: Sequence[Line]) -> Iterator[str]:
                 yield (
                     f"{line.split}/{line.metric}: {line.value} is not the mean of its rows, {mean}"
                 )
+
+
+def _sums(part: pa.Table) -> Iterator[str]:
+    """Rows whose rate is not the sum of `rate_per_dim`; the first of them is named."""
+    each = part.column("rate_per_dim")
+    if each.null_count or not len(part):
+        return
+    each = schema.from_vectors(each, (each.type.list_size,)).astype(np.float64)
+    total, rate = each.sum(1), part.column("rate").to_numpy()
+    room = SUM * np.maximum(1.0, np.abs(each).sum(1))
+    wrong = np.flatnonzero(~(np.abs(total - rate) <= room))
+    if len(wrong):
+        row, split = int(wrong[0]), part.column("split")[int(wrong[0])]
+        yield (
+            f"{split}/rate, id {part.column('id')[row]}: {rate[row]:.6g} is not the sum over its "
+            f"dimensions, {total[row]:.6g}"
+        )
 
 
 def _orders(split: str, rows: pa.Table, proposal: str) -> Iterator[str]:

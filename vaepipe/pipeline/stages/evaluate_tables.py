@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from vaepipe.evaluation.evidence import ELBO_DRAWS
 from vaepipe.evaluation.tail import UNRELIABLE
 from vaepipe.evaluation.validation import ACTIVE
 from vaepipe.pipeline.metrics import METRICS
+from vaepipe.pipeline.stages import evaluate_examples
 from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths, splits
+from vaepipe.pipeline.stages.evaluate_key import KINDS, ROLES, column, view_names
 
 SIMULATED = "simulated"
 """The split of examples that the model made."""
@@ -48,7 +50,11 @@ OWN = ("elbo", "log_lik", "rate")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All parts of an evaluation, in the order of its units."""
+    """All parts of an evaluation, in the order of its units.
+
+    `rows` are the numbers of each example, `examples` the files that have its vectors too: these
+    are many times as large and are read one after the other.
+    """
 
     model: str
     ks: Sequence[int]
@@ -61,6 +67,13 @@ class Found:
     aggregates: Mapping[str, Sequence[Mapping[str, Any]]]
     simulated: Sequence[pa.Table]
     model_digest: str = ""
+    about_model: Mapping[str, Any] = field(default_factory=dict)
+    examples: Sequence[Path] = ()
+
+    @property
+    def device(self) -> str:
+        """Kinds of device that computed it, `cpu` or `cuda`; where workers differ, both."""
+        return ", ".join(sorted({sums["device"] for sums in map(_sums, self.rows)}))
 
     @property
     def closed(self) -> bool:
@@ -88,8 +101,9 @@ def write(folder: Path, found: Found) -> None:
     """
     table, dimensions = found.table(), per_dimension(found.rows)
     lines = list(_summary(found, table))
-    check(table, lines, found.simulated, found.proposal)
-    shards.write_table(folder / "per_example.parquet", table.replace_schema_metadata(_about(found)))
+    rates = map(evaluate_examples.rates, found.examples)
+    check(table, lines, found.simulated, found.proposal, rates)
+    evaluate_examples.write(folder / "per_example.parquet", found.examples, _about(found))
     dimensions = dimensions.replace_schema_metadata(_about(found))
     shards.write_table(folder / "per_dimension.parquet", dimensions)
     if len(found.ks) > 1:
@@ -105,29 +119,30 @@ def flat(summary: pa.Table) -> dict[str, float]:
 def diagnosis(found: Found) -> Diagnosis:
     """What is to be said of the latent dimensions of each split or its paths, and what to do."""
     table, said = found.table(), Diagnosis([], [])
-    rates = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
+    means = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
     for split, dimensions in found.dimensions().items():
         each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
-        one = diagnose(each, variances, split, rates[split])
+        one = diagnose(each, variances, split, means[split])
         said = Diagnosis([*said.alarms, *one.alarms], [*said.notes, *one.notes])
     return said._replace(alarms=[*said.alarms, *short_paths(table)])
 
 
-def key(found: Found) -> dict[str, str]:
+def key(found: Found) -> dict[str, Any]:
     """What a result must be named with: model, data, binarization, its seed, seed of the samples.
 
-    A view's own names that a table has already are written with `view_` before them.
+    Then what the model is, how it was fitted, and what computed the result.
     """
     taken = {"model", "model_digest", "seed", "data_digest", *Line._fields, "unit", "direction"}
-    view = {f"view_{k}" if k in taken else k: v for k, v in found.view.items()}
+    taken |= {*ROLES, *KINDS, "objective", "device", "dtype"}
     binarized = {"binarization": "none", "binarization_seed": "none"}
     digests = {"model_digest": found.model_digest, "data_digest": found.data_digest}
-    return {**digests, "seed": str(found.seed), **binarized, **view}
+    data = {**digests, "seed": str(found.seed), **binarized, **view_names(found.view, taken)}
+    return {**data, **found.about_model, "device": found.device}
 
 
 def _about(found: Found) -> dict[str, str]:
     about = {"k": found.ks[-1], "ks": json.dumps(list(found.ks)), "proposal": found.proposal}
-    about |= key(found)
+    about |= {name: value for name, value in key(found).items() if value is not None}
     return {f"vaepipe.{name}": str(value) for name, value in about.items()}
 
 
@@ -149,11 +164,11 @@ def per_dimension(parts: Sequence[pa.Table]) -> pa.Table:
     spread = n / (n - 1) if n > 1 else np.nan
     variance = ((square - mean**2) * spread - noise).clip(min=0)
     known = all("rate" in s for s in sums)
-    rates = np.sum([s["rate"] for s in sums], axis=0) / n if known else [None] * len(mean)
+    each = np.sum([s["rate"] for s in sums], axis=0) / n if known else [None] * len(mean)
     return pa.table(
         {
             "dim": pa.array(range(len(mean)), pa.int32()),
-            "rate": pa.array(rates, pa.float64()),
+            "rate": pa.array(each, pa.float64()),
             "variance_of_means": pa.array(variance, from_pandas=True),
             "active": pa.array(variance > ACTIVE, mask=np.isnan(variance)),
         }
@@ -306,7 +321,7 @@ def _long(found: Found, lines: Sequence[Line]) -> pa.Table:
         "direction": pa.array([metric.mode for metric in about]),
         **{name: arrays[name] for name in ("estimator", "k")},
     }
-    made = pa.table(known | {name: [value] * len(lines) for name, value in key(found).items()})
+    made = pa.table(known | {name: column(name, v, len(lines)) for name, v in key(found).items()})
     return made.replace_schema_metadata(_about(found))
 
 
