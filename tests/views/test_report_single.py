@@ -12,6 +12,7 @@ from html_page import HOSTILE, Page
 
 from vaepipe import cli
 from vaepipe.data import schema
+from vaepipe.journal import Journal
 
 ALL = ("--k", "1,5,20", "--gaps", "3", "--bdmc", "2", "--ais", "3", "--ais-examples", "4",
        "--ais-chains", "2", "--ais-leapfrog", "1")  # fmt: skip
@@ -230,6 +231,15 @@ def test_a_few_numbers_that_are_missing_do_not_hide_the_others(copied, page):
     rewrite(copied, "k_curve", log_evidence=lambda v: [float("nan"), *v[1:]])
     page(copied)
     assert {"evidence", "k-curve", "sandwich", "rates"} <= figures(page.folder)
+
+
+def test_only_what_was_warned_of_is_a_warning(copied, page):
+    """An idle dimension may be as it should; a collapse is not."""
+    change(copied, diagnosis=["test: it collapsed", "test: one is idle"])
+    Journal(copied / "journal.jsonl").write("warning", text="test: it collapsed")
+    text = page(copied).text
+    assert "Warning: test: it collapsed" in text
+    assert "Note: test: one is idle" in text
 
 
 def test_names_that_mean_harm_stay_text(copied, fitted, page, tmp_path):

@@ -18,7 +18,7 @@ COMMANDS = {
     "encode": "Latents of every row of a dataset, as Parquet files.",
     "latents": "Verify latents, or compare two of them.",
     "lineage": "Follow latents back to model, run, data and plugins.",
-    "report": "Make the page of a finished pipeline again.",
+    "report": "Make the page of a finished pipeline, an evaluation, latents or a model.",
     "sample": "Draw examples from a model.",
     "reconstruct": "Examples beside what a model makes of their codes.",
     "interpolate": "Examples between two codes.",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vaepipe.journal import Journal
 from vaepipe.pipeline.report import bounds, faces, scores, sheets, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Section, Table, Worst
 from vaepipe.pipeline.report.tables import Columns, read
+from vaepipe.pipeline.watch import JOURNAL
 
 DIMENSIONS = (
     "KL(q(z|x) ‖ p(z)) of each dimension, mean over the examples; where q or p does not factorise, "
@@ -28,7 +30,7 @@ GAPS = (
 def chapter(section: Section) -> Iterator[Block]:
     """Its numbers, how far they can be trusted, and the examples it explains least."""
     columns = read(section.path / "summary.parquet")
-    yield from (Note(f"Warning: {text}") for text in section.manifest.get("diagnosis", ()))
+    yield from _diagnosis(section)
     head = ("metric", "split", "value ± s.e.", "unit", "examples", "estimator")
     rows = scores.summary(columns)
     view = {str(k).replace("_", " "): str(v) for k, v in section.manifest.get("view", {}).items()}
@@ -50,6 +52,14 @@ def chapter(section: Section) -> Iterator[Block]:
     numbers = scores.worst(examples)
     if numbers is not None:
         yield numbers
+
+
+def _diagnosis(section: Section) -> Iterator[Block]:
+    """What was found; what the journal did not warn of may be as it should."""
+    events = Journal(section.path / JOURNAL).read()
+    alarms = {event.get("text") for event in events if event["event"] == "warning"}
+    for text in section.manifest.get("diagnosis", ()):
+        yield Note(f"Warning: {text}" if text in alarms or not events else f"Note: {text}")
 
 
 def _worst(found: Worst | None) -> Iterator[Block]:

@@ -74,23 +74,22 @@ def worst(columns: Columns) -> Table | None:
     split, rows = lowest(columns)
     if not rows:
         return None
-    label = any(columns.get("label", [None] * len(rows))[i] is not None for i in rows)
-    more = {
-        name: text for name, text in COLUMNS.items() if has_values(numbers(columns, name)[rows])
-    }
-    values, errors = (numbers(columns, name) for name in ("log_evidence", "log_evidence_se"))
-    head = ["id", *(["label"] if label else []), "log evidence ± s.e.", *more.values()]
-    body = [
-        [
-            words.plain(columns["id"][i]) if "id" in columns else str(i),
-            *([words.plain(columns["label"][i])] if label else []),
-            words.measured(float(values[i]), float(errors[i])),
-            *(words.number(_known(numbers(columns, name)[i])) for name in more),
-        ]
-        for i in rows
+    few = {name: [values[i] for i in rows] for name, values in columns.items()}
+    values, errors = numbers(few, "log_evidence"), numbers(few, "log_evidence_se")
+    texts = {"id": list(map(words.plain, few.get("id", rows)))}
+    if any(label is not None for label in few.get("label", ())):
+        texts["label"] = list(map(words.plain, few["label"]))
+    texts["log evidence ± s.e."] = [
+        words.measured(float(v), float(e)) for v, e in zip(values, errors, strict=True)
     ]
+    for name, text in COLUMNS.items():
+        if has_values(numbers(few, name)):
+            texts[text] = [words.number(_known(v)) for v in numbers(few, name)]
     title = f"Numbers of the worst examples of {split}"
-    return Table(title, head, body, "Lowest log evidence first. Densities and rates in nats.")
+    body = list(zip(*texts.values(), strict=True))
+    return Table(
+        title, list(texts), body, "Lowest log evidence first. Densities and rates in nats."
+    )
 
 
 def rates(columns: Columns) -> Figure | None:
