@@ -26,6 +26,7 @@ from vaepipe.core import (
     check,
     rehearse,
 )
+from vaepipe.core.alternatives import Asked
 from vaepipe.errors import CompatibilityError, UserError
 from vaepipe.families.normal import DiagonalNormal
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
@@ -183,6 +184,14 @@ def test_a_likelihood_that_would_refuse_the_data_is_not_offered():
     levels = DataSpec((4,), SUPPORTS["integer"], 100, levels=5)
     ended = told(("diagonal_normal", "standard_normal", "elbo", "gaussian"), levels)
     assert "categorical" in ended
+
+
+def test_the_same_question_is_rehearsed_once(monkeypatch):
+    """A sweep that skips what does not compose asks it for every trial."""
+    shape = (3,)  # asked by no other test
+    first = told(("bernoulli", "bernoulli", "elbo", "gaussian"), latent_shape=shape)
+    monkeypatch.setattr(Asked, "works", lambda self: pytest.fail("rehearsed again"))
+    assert told(("bernoulli", "bernoulli", "elbo", "gaussian"), latent_shape=shape) == first
 
 
 def test_advice_changes_no_random_number():

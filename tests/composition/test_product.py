@@ -123,6 +123,7 @@ def assemble(family, prior, likelihood):
     )
 
 
+UNABLE = "the family lacks a declared ability"
 PLACES = {
     "never draws": "p(z) gives mass to values that q(z|x) never draws",
     "outside the support": "draws of q(z|x) lie outside the support of p(z)",
@@ -138,6 +139,25 @@ PLACES = {
     "without a gradient": "no gradient from draws or densities of q(z|x)",
     "gives the bound": "the bound is not finite",
 }
+"""Words of a refusal, and its reason."""
+WHY = {
+    UNABLE: "the estimator differentiates draws that are a choice, or the prior reads a code book "
+    "or a way down that is not there; others estimate the same bound",
+    PLACES["lives on"]: "they have no common measure: the rate is infinite or means nothing",
+    PLACES["is over"]: "the same: points of a simplex have no volume among all real vectors",
+    PLACES["needs the marginals"]: "integrals without a closed form; `elbo` with `beta` prices the "
+    "whole rate",
+    PLACES["trains only the prior"]: "it is constant with its default options, or a part of the family",
+    PLACES["outside the support"]: "log p(z) is minus infinity, and so is the bound",
+    PLACES["never draws"]: "a decision: the ELBO would hold, but importance weights miss a part of "
+    "p(x) and a sleep phase is infinite",
+    PLACES["point at a code"]: "the nearest code has no derivative in a pseudo-input",
+    PLACES["trains:"]: "the score of a point at a code is zero, so nothing moves the encoder",
+    PLACES["without a gradient"]: "the same",
+    PLACES["a part of the family"]: "a decision: shared weights count as those of q(z|x); prior "
+    "`hierarchical` is the same density with its own",
+}
+"""Does mathematics forbid it, or did we?"""
 
 
 def reason(error):
@@ -185,7 +205,7 @@ def _decide(found, family, prior, objectives, likelihoods):
 def _able(found, family, prior, objective, weight):
     """Do the declarations fit? They say nothing of the likelihood but that it is of the data."""
     if lacking(family, prior, objective):
-        found.refused["the family lacks a declared ability"] += weight
+        found.refused[UNABLE] += weight
         return False
     return True
 
@@ -260,7 +280,7 @@ def page(found):
         f"{len(found.working):,} work. All others are refused before anything runs, with the "
         "reason. Counted as working are those whose family and prior were rehearsed with the "
         "objective, and with the likelihood; `VAEPIPE_WHOLE_PRODUCT=1` rehearses every "
-        "combination by itself."
+        "combination by itself, which takes minutes and decides the same."
     )
     lines = [
         "# What composes with what",
@@ -280,10 +300,13 @@ def page(found):
         f"A family and a prior have at most {total} objectives and likelihoods together.",
         "",
     ]
-    lines += ["| Reason of a refusal | Combinations |", "|---|---|"]
-    rows = ((why.replace("|", r"\|"), number) for why, number in found.refused.most_common())
-    lines += [f"| {why} | {number:,} |" for why, number in rows]
+    lines += ["| Reason of a refusal | Combinations | Because |", "|---|---|---|"]
+    lines += [_row(why, number) for why, number in found.refused.most_common()]
     return "\n".join(lines) + "\n"
+
+
+def _row(why, number):
+    return f"| {why} | {number:,} | {WHY[why]} |".replace("z|x", r"z\|x")
 
 
 def ours():

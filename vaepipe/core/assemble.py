@@ -20,6 +20,8 @@ from vaepipe.registry import PartSpec, options_signature
 _NEEDY = ("prior", "objective")
 """Whose needs are compared with the abilities of the family."""
 _CHANGEABLE = ("family", *_NEEDY)
+_advised: dict[str, str] = {}
+"""Advice by what was asked: a sweep may ask the same a thousand times."""
 
 
 def build(
@@ -105,7 +107,7 @@ def check(
     said = [] if asked.of_the_data else [_wrong_values(asked)]
     said += [_lacks(asked, role) for role in lacking]
     if lacking:
-        said.append(_advice(asked, lacking))
+        said.append(_remembered_advice(asked, lacking))
     if said:
         error = CompatibilityError(" ".join([said[0], *(s[0].upper() + s[1:] for s in said[1:])]))
         error.missing = asked.missing("prior") | asked.missing("objective") if lacking else None
@@ -130,6 +132,13 @@ def _lacks(asked: Asked, role: Role) -> str:
         f"{_words(asked.missing(role))} of the posterior, which family "
         f"'{_name('families', asked.family)}' does not provide (it provides {_words(provided)})."
     )
+
+
+def _remembered_advice(asked: Asked, lacking: Sequence[Role]) -> str:
+    key = repr(asked)  # names every class, option, shape and size
+    if key not in _advised:
+        _advised[key] = _advice(asked, lacking)
+    return _advised[key]
 
 
 def _advice(asked: Asked, lacking: Sequence[Role]) -> str:
