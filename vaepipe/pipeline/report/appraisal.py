@@ -18,8 +18,8 @@ WORST = (
     "Lowest log evidence first (nats, above); below each, the mean of p(x|z) at its posterior mean."
 )
 SANDWICH = (
-    "Differences of bounds on the same examples, bars: their standard error. The truth of "
-    "simulated examples lies in the shaded interval."
+    "Differences of bounds on the same examples, bars: their standard error. In expectation the "
+    "truth of simulated examples lies between their two sides, the shaded interval."
 )
 GAPS = (
     "log evidence − ELBO. Amortization: what q(z|x) of an example's own would win; approximation: "
