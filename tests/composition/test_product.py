@@ -147,7 +147,8 @@ WHY = {
     PLACES["is over"]: "the same: points of a simplex have no volume among all real vectors",
     PLACES["needs the marginals"]: "integrals without a closed form; `elbo` with `beta` prices the "
     "whole rate",
-    PLACES["trains only the prior"]: "it is constant with its default options, or a part of the family",
+    PLACES["trains only the prior"]: "it is constant with its default options, or a part of the "
+    "family",
     PLACES["outside the support"]: "log p(z) is minus infinity, and so is the bound",
     PLACES["never draws"]: "a decision: the ELBO would hold, but importance weights miss a part of "
     "p(x) and a sleep phase is infinite",
