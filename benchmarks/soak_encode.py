@@ -90,11 +90,14 @@ def compare(whole: Path, torn: Path) -> dict[str, int]:
         {part["name"]: part["sha256"] for part in json.loads(text)["parts"]}
         for text in ((folder / "_manifest.json").read_text() for folder in (whole, torn))
     ]
+    temporary = sorted(torn.rglob(".tmp-*"))
+    for path in temporary:
+        print(f"left behind: {path.relative_to(torn)}", file=sys.stderr)
     return {
         "lost": len(set(ids[0]) - set(ids[1])),
         "doubled": len(ids[1]) - len(set(ids[1])),
         "different": sum(digests[0][n] != digests[1].get(n) for n in digests[0]),
-        "temporary": len(list(torn.rglob(".tmp-*"))),
+        "temporary": len(temporary),
         "rows": len(ids[1]),
     }
 
