@@ -656,7 +656,9 @@ def test_parts_of_another_version_are_not_taken_over(model, tmp_path, monkeypatc
         patch.setattr(worker, "MORE", ())
         with pytest.raises(KeyboardInterrupt):
             run(model, data, out)
+    (out / "k_curve.parquet").write_bytes(b"of several k")
     run(model, data, out)
+    assert not (out / "k_curve.parquet").exists()
     for name in TABLES[:3]:
         one, two = (pq.read_table(d / f"{name}.parquet") for d in (out, tmp_path / "fresh"))
         assert one.equals(two)

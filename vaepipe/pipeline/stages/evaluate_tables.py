@@ -26,6 +26,7 @@ from vaepipe.pipeline.stages.evaluate_key import KINDS, ROLES, column, view_name
 
 SIMULATED = "simulated"
 """The split of examples that the model made."""
+CURVE = "k_curve.parquet"
 ANNEALED = "annealed importance sampling"
 PROPOSALS = {
     "posterior": "importance sampling, proposal q(z|x)",
@@ -106,8 +107,9 @@ def write(folder: Path, found: Found) -> None:
     evaluate_examples.write(folder / "per_example.parquet", found.examples, _about(found))
     dimensions = dimensions.replace_schema_metadata(_about(found))
     shards.write_table(folder / "per_dimension.parquet", dimensions)
+    (folder / CURVE).unlink(missing_ok=True)  # of other settings, where a run was cut off
     if len(found.ks) > 1:
-        shards.write_table(folder / "k_curve.parquet", _curve(table, found))
+        shards.write_table(folder / CURVE, _curve(table, found))
     shards.write_table(folder / "summary.parquet", _long(found, lines))
 
 
