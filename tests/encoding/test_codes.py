@@ -131,5 +131,5 @@ def test_posteriors_without_gradients_cannot_be_refined(kind, tmp_path, capfd):
     source, out = write(tmp_path / "x.parquet", X), tmp_path / "out"
     words = ["--model", path, "--input", source, "--output", out, "--refine", 2]
     code, _, err = vaepipe(capfd, "encode", *words)
-    assert code == 2 and "Leave --refine out" in err and "Traceback" not in err
+    assert code == 2 and "Leave `refine` out" in err and "Traceback" not in err
     assert not out.exists()

@@ -216,15 +216,28 @@ def test_folders_that_are_not_ours_and_other_places_are_refused(model, source, t
     assert code == 2 and "not empty" in err
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/out", "gs://bucket/out", "az://account/out"])
-def test_an_object_store_is_no_output(model, source, tmp_path, monkeypatch, capfd, place):
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("s3://bucket/out", "Copy it from there"),
+        ("gs://bucket/out", "Copy it from there"),
+        ("az://account/out", "Copy it from there"),
+        ("file:///somewhere/out", "Leave `file://` away"),
+    ],
+)
+@pytest.mark.parametrize("command", ["encode", "evaluate", "report"])
+def test_a_uri_is_no_output(model, source, tmp_path, monkeypatch, capfd, command, place, advice):
     """One line: what was refused, why, and what to do; and no folder of that name."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    words = ["--model", model, "--input", source, "--output", place]
-    code, out, err = vaepipe(capfd, "encode", *words)
+    words = {
+        "encode": ["--model", model, "--input", source],
+        "evaluate": ["--model", model, "--data", source],
+        "report": [model],
+    }[command]
+    code, out, err = vaepipe(capfd, command, *words, "--output", place)
     assert code == 2 and not out and len(err.splitlines()) == 1, err
-    for said in (place, "shared file system", "for renames to be whole", "Copy them from there"):
+    for said in (place, "shared file system", "for renames to be whole", advice):
         assert said in err
     assert not list((tmp_path / "here").iterdir())
 
@@ -451,3 +464,16 @@ def test_memory_does_not_grow_with_rows(model, tmp_path):
         )
         peaks.append(float(done.stdout.split()[-1]))
     assert peaks[1] - peaks[0] < (many - few) * 784 / 2e6
+
+
+def test_what_a_killed_writer_left_is_swept_wherever_it_wrote(model, source, tmp_path, capfd):
+    """In the folder, beside records, rows set aside and logs; the latents stay as they are."""
+    out = tmp_path / "out"
+    words = ["--model", model, "--input", source, "--output", out]
+    assert vaepipe(capfd, "encode", *words)[0] == 0
+    before = digests(json.loads((out / parts.MANIFEST).read_text()))
+    for place in (out, out / "_records", out / "_log"):
+        (place / f"{files.TEMPORARY}somebody-1-0").write_text("half")
+    assert vaepipe(capfd, "encode", *words)[0] == 0
+    assert not temporaries(out)
+    assert digests(json.loads((out / parts.MANIFEST).read_text())) == before

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from vaepipe.cli.options import echo_json, json_option, workspace_option
 from vaepipe.cli.standalone import Work, model_option, work_options, working
-
-if TYPE_CHECKING:
-    from vaepipe.training.bundle import Bundle
 
 
 @click.command("encode")
@@ -82,8 +79,7 @@ def command(
     place = parts.check_output(output)
     folder, uri = references.find_bundle(model, options["workspace"])
     loaded = bundle.load(folder)
-    if refine:
-        _check_refinable(loaded)
+    encode.check_refine(loaded, refine or 0)  # before anything is written
     source = inputs.of_path(
         references.find_data(data, options["workspace"]),
         loaded,
@@ -114,23 +110,6 @@ def command(
     else:
         click.echo(_summary(manifest, place))
     return 0
-
-
-def _check_refinable(loaded: Bundle) -> None:
-    """Gradients can move the posteriors.
-
-    Raises:
-        CompatibilityError: draws of q(z | x) carry none.
-    """
-    from vaepipe.core import Cap
-    from vaepipe.errors import CompatibilityError
-
-    head = loaded.model.inference.head
-    if Cap.RSAMPLE not in getattr(head, "provides", Cap.NONE):
-        raise CompatibilityError(
-            f"--refine: family {type(head).__name__} of {loaded.path} does not provide draws that "
-            "carry gradients (RSAMPLE), which refined posteriors need. Leave --refine out."
-        )
 
 
 def _summary(manifest: Mapping[str, Any], output: Path) -> str:

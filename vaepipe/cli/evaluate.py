@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -40,7 +39,7 @@ KS = Ks()
     required=True,
     help="A data artifact's folder, or Parquet files: folder, glob or URI.",
 )
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--output", type=click.Path(file_okay=False), metavar="DIR", required=True)
 @click.option(
     "--k",
     "ks",
@@ -93,18 +92,18 @@ KS = Ks()
 @work_options
 @workspace_option
 @json_option
-def command(model: str, data: str, output: Path, as_json: bool, **options: Any) -> int:
+def command(model: str, data: str, output: str, as_json: bool, **options: Any) -> int:
     """Write per_example, per_dimension and summary tables of a model on data, in nats."""
     from vaepipe import files
     from vaepipe.errors import UserError
     from vaepipe.pipeline import inputs, references
-    from vaepipe.pipeline.stages import evaluate
+    from vaepipe.pipeline.stages import evaluate, parts
     from vaepipe.pipeline.workspace import MANIFEST
     from vaepipe.training import bundle
 
-    output = output.absolute()
-    if (output / MANIFEST).exists():
-        raise UserError(f"{output} holds a complete evaluation; choose another --output.")
+    place = parts.local_folder(output)
+    if (place / MANIFEST).exists():
+        raise UserError(f"{place} holds a complete evaluation; choose another --output.")
     folder, uri = references.find_bundle(model, options["workspace"])
     source = inputs.of_path(
         data,
@@ -118,14 +117,14 @@ def command(model: str, data: str, output: Path, as_json: bool, **options: Any) 
         model_name=uri,
         data=source,
         seed=options["seed"],
-        output=output,
+        output=place,
         measures=evaluate.measures(_measures(options)),
         batch_size=options["batch_size"] or evaluate.BATCH_SIZE,
     )
     work = Work(options["workers"], options["compute"], options["address"])
-    with working("evaluate", "evaluate", output, work) as compute:
+    with working("evaluate", "evaluate", place, work) as compute:
         manifest = evaluate.evaluate(job, compute)
-    files.write_json(output / MANIFEST, {**manifest, "kind": "evaluate"})
+    files.write_json(place / MANIFEST, {**manifest, "kind": "evaluate"})
     if as_json:
         echo_json(manifest)
     else:

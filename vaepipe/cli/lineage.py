@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +34,12 @@ def command(path: str, places: Sequence[Path], workspace: str, as_json: bool) ->
 
     remote = path.startswith(("models:/", "runs:/"))
     folder = references.find_bundle(path, workspace)[0] if remote else Path(path)
-    found = lineage.lineage(folder, workspace)
-    made = {*found["made_with_this_model"], *_made(places, _digest(found))} - {found["path"]}
-    found["made_with_this_model"] = sorted(made)
+    found = lineage.lineage(folder, workspace, places)
     if as_json:
         echo_json(found)
     else:
         _show(found)
     return 0
-
-
-def _digest(found: Mapping[str, Any]) -> str | None:
-    """Of the model; its folder may be gone, and then the artifact alone tells it."""
-    model = found.get("model")
-    return model["digest"] if isinstance(model, Mapping) else found.get("model_digest")
-
-
-def _made(places: Sequence[Path], digest: str | None) -> Iterator[str]:
-    """Folders at any depth whose manifest names the model."""
-    from vaepipe.pipeline.stages import parts
-    from vaepipe.pipeline.workspace import MANIFEST
-
-    for place in places:
-        for folder, inner, names in os.walk(place.absolute()):
-            inner[:] = [name for name in inner if not name.startswith((".", "_"))]
-            ours = {parts.MANIFEST, MANIFEST} & set(names)
-            if digest and any(_names(Path(folder, name), digest) for name in ours):
-                yield folder
-
-
-def _names(manifest: Path, digest: str) -> bool:
-    """Whether a manifest is of something that the model made; it may be a stranger's."""
-    from vaepipe import files
-
-    try:
-        content = files.read_json(manifest)
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, Mapping) and content.get("model_digest") == digest
 
 
 def _show(found: Mapping[str, Any], indent: str = "") -> None:

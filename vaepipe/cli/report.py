@@ -12,7 +12,7 @@ from vaepipe.cli.options import workspace_option
 @click.command("report")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="Default: DIR/report."
+    "--output", type=click.Path(file_okay=False), metavar="DIR", help="Default: DIR/report."
 )
 @click.option(
     "--data",
@@ -25,7 +25,7 @@ from vaepipe.cli.options import workspace_option
 @workspace_option
 def command(
     folder: Path,
-    output: Path | None,
+    output: str | None,
     data: str | None,
     column: str,
     id_column: str | None,
@@ -39,8 +39,9 @@ def command(
     """
     from vaepipe.pipeline import overview, references
     from vaepipe.pipeline.single import Given
+    from vaepipe.pipeline.stages import parts
 
-    target = (output or folder / "report").absolute()
+    target = parts.local_folder(output or str(folder / "report"))
     given = Given(
         data=None if data is None else references.find_data(data, workspace),
         column=column,

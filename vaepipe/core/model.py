@@ -58,7 +58,7 @@ def centre(q: Distribution, draws: int = DRAWS) -> Tensor:
 
     The mean where the type of q defines one, else the mean of draws (flows, stochastic layers,
     concrete codes). Of discrete latents the mode: their mean, such as half a bit, is no latent; a
-    bit that is as likely 0 as 1 counts as 1.
+    bit that is as likely 0 as 1 counts as 0, as in stored codes.
 
     Args:
         q: a distribution of batch shape `[*batch]`.
@@ -72,10 +72,10 @@ def centre(q: Distribution, draws: int = DRAWS) -> Tensor:
         >>> centre(Normal(torch.tensor([1.5]), 1.0)).tolist()
         [1.5]
         >>> centre(Independent(Bernoulli(torch.tensor([0.2, 0.5, 0.9])), 1)).tolist()
-        [0.0, 1.0, 1.0]
+        [0.0, 0.0, 1.0]
     """
     if _is_discrete(q) and _defines(q, "mode"):
-        return q.mode.nan_to_num(1.0)  # torch's mode of a fair bit is NaN
+        return q.mode.nan_to_num(0.0)  # torch's mode of a fair bit is NaN
     return q.mean if _defines(q, "mean") else q.sample((draws,)).mean(0)
 
 

@@ -19,8 +19,9 @@ from vaepipe.pipeline.stages.parts import MANIFEST, PLAN
 from vaepipe.pipeline.stages.units import differences
 from vaepipe.training import bundle
 
-TOLERANCE = 1e-5
-"""What another batch or another machine may change of a float32 value, relative to its size."""
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2**-6}
+"""What another batch or another machine may change of a value, relative to its size: by the
+precision of the networks; of bfloat16 a few times its unit roundoff, 2^-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,9 @@ def _recomputed(folder: Path, known: Mapping[str, Any], rows: int, sound: set[st
         worst, count = again.worst(rows)
     except (VaepipeError, OSError) as error:
         return Finding("recomputed", False, f"cannot be: {error}")
+    most = again.tolerance
     return Finding(
-        "recomputed", worst <= TOLERANCE, f"{count:,} rows, largest relative difference {worst:.1e}"
+        "recomputed", worst <= most, f"{count:,} rows, largest relative difference {worst:.1e}"
     )
 
 
@@ -166,6 +168,7 @@ class _Again:
             raise DataError(f"{known['model']} is another model.")
         now = {"model": known["model"], "on_bad_row": "quarantine"}
         self.encoder = Encoder(plan["worker"] | now)
+        self.tolerance = TOLERANCES[plan["worker"]["precision"]]
 
     def worst(self, rows: int) -> tuple[float, int]:
         """The largest relative difference over batches of some parts, and their rows.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from vaepipe.training import bundle
 PREFIX = b"vaepipe."
 
 
-def lineage(path: Path, workspace: str | Path) -> dict[str, Any]:
+def lineage(path: Path, workspace: str | Path, places: Sequence[Path] = ()) -> dict[str, Any]:
     """What a file or folder is, what it was made from, and what was made from its model.
 
     Args:
         path: latents (a folder or one of its files), an evaluation, a bundle or a stage's folder.
         workspace: where the tracker and the other artifacts are.
+        places: other folders to look in, at any depth, for what the model made.
 
     Raises:
         DataError: nothing here was made by vaepipe.
@@ -37,9 +39,8 @@ def lineage(path: Path, workspace: str | Path) -> dict[str, Any]:
     uri = made.get("model_uri")
     if uri is not None:
         found["mlflow_run_id"] = _origin(uri, workspace)
-    found["made_with_this_model"] = [
-        str(each) for each in _users(Path(workspace), digest) if each != path.absolute()
-    ]
+    users = {*_users(Path(workspace), digest), *_below(places, digest)} - {path.absolute()}
+    found["made_with_this_model"] = sorted(map(str, users))
     return found
 
 
@@ -116,5 +117,24 @@ def _users(workspace: Path, digest: str | None) -> Iterator[Path]:
     """Folders of a workspace whose manifest names the model."""
     for name in (LATENTS, MANIFEST):
         for manifest in sorted(workspace.absolute().glob(f"*/*/{name}")):
-            if digest and files.read_json(manifest).get("model_digest") == digest:
+            if _names(manifest, digest):
                 yield manifest.parent
+
+
+def _below(places: Sequence[Path], digest: str | None) -> Iterator[Path]:
+    """Folders at any depth whose manifest names the model."""
+    for place in places:
+        for folder, inner, names in os.walk(place.absolute()):
+            inner[:] = [name for name in inner if not name.startswith((".", "_"))]
+            ours = {LATENTS, MANIFEST} & set(names)
+            if any(_names(Path(folder, name), digest) for name in ours):
+                yield Path(folder)
+
+
+def _names(manifest: Path, digest: str | None) -> bool:
+    """Whether a manifest is of something that the model made; it may be a stranger's."""
+    try:
+        content = files.read_json(manifest)
+    except (OSError, ValueError):
+        return False
+    return bool(digest) and isinstance(content, Mapping) and content.get("model_digest") == digest

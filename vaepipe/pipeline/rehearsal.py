@@ -44,7 +44,6 @@ def agreement(
 
 
 def _rehearse(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
-    classes = (part.load() for part in (model.family, model.prior, objective, model.likelihood))
-    family, prior, goal, likelihood = classes
-    check(family, prior, goal, likelihood, data)
+    parts = (model.family, model.prior, objective, model.likelihood)
+    check(*parts, data, latent_shape=model.latent_shape)
     return rehearse_model(build(model.latent_shape, data, **model.parts()), objective.build(), data)

@@ -14,9 +14,17 @@ from typing import Any, Literal
 from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
 from vaepipe.compute.encode import BAD, HELD, RECORDS
+from vaepipe.core import Cap
 from vaepipe.data import shards
 from vaepipe.data.sources import Source
-from vaepipe.errors import DataError, StorageError, UserError, VaepipeError, did_you_mean
+from vaepipe.errors import (
+    CompatibilityError,
+    DataError,
+    StorageError,
+    UserError,
+    VaepipeError,
+    did_you_mean,
+)
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
@@ -145,6 +153,7 @@ def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
             parts.check_new(job.output)
         loaded = bundle.load(job.model)
         check_input(loaded, job.data)
+        check_refine(loaded, job.columns.refine)
         _check_apart(job)
         common, pieces = _common(job, loaded), job.data.pieces()
         if job.again == "overwrite":  # after everything that may be refused
@@ -170,6 +179,20 @@ def _write(
             follow(job.journal or job.output, _counted(job, planned, todo, results), todo, planned)
     finally:
         parts.sweep(job.output)
+
+
+def check_refine(loaded: bundle.Bundle, steps: int) -> None:
+    """Gradients can move the posteriors, if they are to be refined.
+
+    Raises:
+        CompatibilityError: draws of q(z | x) carry none.
+    """
+    head = loaded.model.inference.head
+    if steps and Cap.RSAMPLE not in getattr(head, "provides", Cap.NONE):
+        raise CompatibilityError(
+            f"refine: family {type(head).__name__} of {loaded.path} does not provide draws that "
+            "carry gradients (RSAMPLE), which refined posteriors need. Leave `refine` out."
+        )
 
 
 def _check_apart(job: Encoding) -> None:

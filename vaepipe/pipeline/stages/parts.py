@@ -40,18 +40,28 @@ def alone(output: Path) -> Iterator[None]:
         yield
 
 
+def local_folder(output: str) -> Path:
+    """A folder that is written to, whole.
+
+    Raises:
+        UserError: it is a URI.
+    """
+    if "://" in output:
+        advice = "Leave `file://` away" if output.startswith("file://") else "Copy it from there"
+        raise UserError(
+            f"output '{output}': what we write goes to a folder of this machine or of a shared "
+            f"file system, for renames to be whole. {advice}."
+        )
+    return Path(output).absolute()
+
+
 def check_output(output: str) -> Path:
     """A local folder that is new, or holds nothing but latents of ours, finished or not.
 
     Raises:
         UserError: it holds something else, or is no local folder.
     """
-    if "://" in output:
-        raise UserError(
-            f"output '{output}': latents are written to a folder of this machine or of a shared "
-            "file system, for renames to be whole. Copy them from there."
-        )
-    folder = Path(output).absolute()
+    folder = local_folder(output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; latents are a folder. Choose another output.")
     strange = folder.exists() and any(p.name not in (LOCK, LOGS) for p in folder.iterdir())
@@ -81,7 +91,7 @@ def clear(output: Path) -> None:
 
 def sweep(output: Path) -> None:
     """Remove what workers left that were killed."""
-    for folder in (output, output / RECORDS, output / BAD):
+    for folder in (output, output / RECORDS, output / BAD, output / LOGS):
         files.sweep_temporaries(folder)
 
 
