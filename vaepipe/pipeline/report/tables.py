@@ -15,8 +15,12 @@ GROUPS_READ = 32
 
 
 def read(path: Path) -> Columns:
-    """The columns of a Parquet file; none where there is no file."""
-    return pq.ParquetFile(path).read().to_pydict() if path.is_file() else {}
+    """The columns of a Parquet file that hold one value a row; none where there is no file."""
+    if not path.is_file():
+        return {}
+    file = pq.ParquetFile(path)
+    plain = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+    return file.read(columns=plain).to_pydict()
 
 
 def numbers(columns: Columns, name: str) -> np.ndarray:
