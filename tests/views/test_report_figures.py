@@ -29,7 +29,6 @@ from vaepipe.pipeline.report import (
     style,
     tradeoff,
 )
-from vaepipe.pipeline.report import tables as columns_of
 from vaepipe.pipeline.report.chapters import chapter
 from vaepipe.pipeline.report.fitted import chapter as fitted_chapter
 from vaepipe.pipeline.report.section import Motion, Plot
@@ -276,7 +275,9 @@ def test_one_dimension_moves_along_its_line(moved):
     """A class keeps its row; what moves is the posterior mean."""
     found = movement.read(moved(frames=4, d=1, labels=True))
     assert list(found.rows) == ["0", "1", "2"]
-    means = [columns_of.read(p)["mean"] for p in sorted(moved(4, True, 1).glob("snapshots/*"))]
+    means = [
+        pq.read_table(p).to_pydict()["mean"] for p in sorted(moved(4, True, 1).glob("snapshots/*"))
+    ]
     np.testing.assert_allclose(found.points[:, :, 0], np.squeeze(means, 2))
     assert (found.points[:, :, 1] == found.points[0, :, 1]).all()
     np.testing.assert_array_equal(found.points[0, :, 1].round(), np.arange(40) % 3)
@@ -304,7 +305,7 @@ def test_a_line_of_pictures_ends_at_three(fitted):
 def test_snapshots_of_other_rows_are_not_mixed_in(moved):
     """Only epochs whose rows are those of the last one are shown."""
     folder = moved(frames=3)
-    other = columns_of.read(folder / "snapshots" / "epoch-00002.parquet")
+    other = pq.read_table(folder / "snapshots" / "epoch-00002.parquet").to_pydict()
     pq.write_table(pa.table({**other, "id": other["id"][::-1]}),
                    folder / "snapshots" / "epoch-00002.parquet")  # fmt: skip
     assert list(movement.read(folder).epochs) == [1, 3]
