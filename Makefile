@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-# Tests that start processes of their own run one after the other, the rest two at a time.
-ALONE := tests/cluster tests/deploy tests/run tests/tracking
+# Two at a time; of those that start processes of their own, the ones with Ray one after the other.
+PROCESSES := tests/cluster tests/deploy tests/run tests/tracking
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo test lint install clean
@@ -16,8 +16,8 @@ demo: $(VENV)/.runtime
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --doctest-modules vaepipe
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(addprefix --ignore=,$(ALONE))
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ALONE)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(addprefix --ignore=,$(PROCESSES))
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup $(PROCESSES)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

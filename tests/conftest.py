@@ -13,6 +13,13 @@ def pytest_addoption(parser):
     parser.addoption("--dtype", default="float64", help="precision of mathematical tests")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that start Ray take turns, in one of the processes that share the tests."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(autouse=True)
 def _numbers(request):
     """Same seed for every test; the default type and device for the mathematical ones."""

@@ -61,14 +61,13 @@ def test_one_two_and_three_workers_agree_to_the_last_bit(finished, tmp_path):
 
 WAYS = {
     "encoding": ("encode", "--refine", 3, "--with", "elbo,sir:4", "--precision", "bfloat16"),
-    "defensive": ("evaluate", "--k", 20, "--proposal", "defensive"),
     "refined": ("evaluate", "--k", 20, "--proposal", "refined", "--refine-steps", 3),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_workers_agree_on_refined_posteriors_and_other_proposals(finished, tmp_path, way):
-    """Of several units to share out, the tables, or the files themselves, are the same."""
+def test_workers_agree_on_refined_posteriors_and_proposals(finished, tmp_path, way):
+    """One worker is this process, three are a cluster; they share out several units."""
     command, *words = WAYS[way]
     rows = pq.read_table(finished.home / "digits" / "val" / "part-00000.parquet").slice(0, 120)
     pq.write_table(rows, tmp_path / "x.parquet", row_group_size=30)
@@ -77,12 +76,12 @@ def test_workers_agree_on_refined_posteriors_and_other_proposals(finished, tmp_p
     if command == "encode":
         common += ["--rows-per-file", 30]
     found = []
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         out = tmp_path / str(workers)
         code, _, err = finished.vaepipe(command, *common, "--workers", workers, "--output", out)
         assert code == 0, err
         found.append(encoded(out) if command == "encode" else evaluated(out))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def encoded(folder):
