@@ -97,11 +97,11 @@ def command(model: str, data: str, output: str, as_json: bool, **options: Any) -
     from vaepipe import files
     from vaepipe.errors import UserError
     from vaepipe.pipeline import inputs, references
-    from vaepipe.pipeline.stages import evaluate, parts
-    from vaepipe.pipeline.workspace import MANIFEST
+    from vaepipe.pipeline.stages import evaluate
+    from vaepipe.pipeline.workspace import MANIFEST, local_folder
     from vaepipe.training import bundle
 
-    place = parts.local_folder(output)
+    place = local_folder(output)
     if (place / MANIFEST).exists():
         raise UserError(f"{place} holds a complete evaluation; choose another --output.")
     folder, uri = references.find_bundle(model, options["workspace"])

@@ -39,9 +39,9 @@ def command(
     """
     from vaepipe.pipeline import overview, references
     from vaepipe.pipeline.single import Given
-    from vaepipe.pipeline.stages import parts
+    from vaepipe.pipeline.workspace import local_folder
 
-    target = parts.local_folder(output or str(folder / "report"))
+    target = local_folder(output or str(folder / "report"))
     given = Given(
         data=None if data is None else references.find_data(data, workspace),
         column=column,

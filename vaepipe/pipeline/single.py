@@ -113,7 +113,7 @@ def _fit(folder: Path, manifest: dict[str, Any], kind: Kind, given: Given) -> re
 
 def _latents(folder: Path, manifest: dict[str, Any]) -> report.Section:
     for path in folder.glob("part-*.parquet"):
-        _table(path)
+        _opened(path)
     return report.Section("encode", folder.name, folder, manifest)
 
 
@@ -259,8 +259,19 @@ def _check_numbers(path: Path, column: pa.Field) -> None:
 
 
 def _table(path: Path) -> pa.Table:
+    """The columns that hold one value a row; vectors are many times as large."""
+    file = _opened(path)
+    plain = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
     try:
-        return pq.ParquetFile(path).read()
+        return file.read(columns=plain)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """The file, of which the footer has been read."""
+    try:
+        return pq.ParquetFile(path)
     except FileNotFoundError:
         raise DataError(f"{path.parent} is not whole: it has no {path.name}.") from None
     except (OSError, pa.ArrowException) as error:

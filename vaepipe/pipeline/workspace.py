@@ -22,6 +22,21 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 
 
+def local_folder(output: str) -> Path:
+    """A folder that is written to, whole.
+
+    Raises:
+        UserError: it is a URI.
+    """
+    if "://" in output:
+        advice = "Leave `file://` away" if output.startswith("file://") else "Copy it from there"
+        raise UserError(
+            f"output '{output}': what we write goes to a folder of this machine or of a shared "
+            f"file system, for renames to be whole. {advice}."
+        )
+    return Path(output).absolute()
+
+
 class Workspace:
     """Artifacts of one pipeline.
 

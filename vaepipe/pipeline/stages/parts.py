@@ -13,6 +13,7 @@ from typing import Any, Literal
 from vaepipe import files
 from vaepipe.compute.encode import BAD, RECORDS
 from vaepipe.errors import UserError
+from vaepipe.pipeline.workspace import local_folder
 
 PLAN, MANIFEST, LOCK, LOGS = "_plan.json", "_manifest.json", "_lock", "_log"
 HASHERS = 4
@@ -38,21 +39,6 @@ def alone(output: Path) -> Iterator[None]:
                 "another output."
             ) from error
         yield
-
-
-def local_folder(output: str) -> Path:
-    """A folder that is written to, whole.
-
-    Raises:
-        UserError: it is a URI.
-    """
-    if "://" in output:
-        advice = "Leave `file://` away" if output.startswith("file://") else "Copy it from there"
-        raise UserError(
-            f"output '{output}': what we write goes to a folder of this machine or of a shared "
-            f"file system, for renames to be whole. {advice}."
-        )
-    return Path(output).absolute()
 
 
 def check_output(output: str) -> Path:
