@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaepipe.compute.latents import codes_of
-from vaepipe.core import Cap, LatentModel, OwnDraws
+from vaepipe.core import Cap, LatentModel, OwnDraws, provided
 from vaepipe.evaluation import aggregate
 from vaepipe.evaluation.moments import has_moments
 from vaepipe.evaluation.proposals import MOMENT_DRAWS, row_draws
@@ -48,7 +48,7 @@ def lines(
 
 def _surgery(model: LatentModel, h: Tensor, ids: Sequence[int], seed: int) -> Iterator[Line]:
     head = model.inference.head
-    provides = getattr(head, "provides", Cap.NONE)
+    provides = provided(head)
     if Cap.DENSITY not in provides or Cap.CODES in provides:
         return
     chosen = spaced(len(h), FLOWS if isinstance(head(h[:1]), OwnDraws) else POSTERIORS)

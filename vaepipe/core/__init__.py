@@ -53,6 +53,7 @@ from vaepipe.core.spec import DataSpec as DataSpec
 from vaepipe.core.spec import Part as Part
 from vaepipe.core.spec import Shape as Shape
 from vaepipe.core.spec import categories as categories
+from vaepipe.core.spec import provided as provided
 from vaepipe.core.spec import within as within
 from vaepipe.core.structured import Chain as Chain
 from vaepipe.core.structured import ConditionalNormal as ConditionalNormal
@@ -104,6 +105,7 @@ __all__ = [
     "log_weights",
     "normal",
     "positive",
+    "provided",
     "rate",
     "rate_per_dimension",
     "raw_of",

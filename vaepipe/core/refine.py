@@ -11,7 +11,7 @@ from torch.optim import Adam
 from vaepipe.core.divergence import rate
 from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
-from vaepipe.core.spec import Cap
+from vaepipe.core.spec import Cap, provided
 
 Drawn = tuple[Tensor, Tensor]
 """Draws z `[k, batch, *latent]` and their rate `[k, batch]`, nats."""
@@ -96,7 +96,7 @@ class _RowELBO:
 
     def __init__(self, model: LatentModel, x: Tensor, like: Tensor) -> None:
         self.head, self.generator, self.x = model.inference.head, model.generator, x
-        self.dense = Cap.DENSITY in getattr(self.head, "provides", Cap.NONE)
+        self.dense = Cap.DENSITY in provided(self.head)
         with torch.no_grad():
             self.p = model.p_z().z
         self.draw = self._together if self._vectorises(like) else self._apart

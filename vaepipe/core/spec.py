@@ -42,6 +42,11 @@ class Cap(enum.Flag):
     """`head.top_down`: a density p(z1 | z2) that a prior may share."""
 
 
+def provided(head: object) -> Cap:
+    """The abilities that the head of a posterior declares; none where it declares nothing."""
+    return getattr(head, "provides", Cap.NONE)
+
+
 class Part(enum.Flag):
     """Which parameters a phase of an objective updates."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vaepipe.core import Cap, LatentModel, row_seed, row_uniform
+from vaepipe.core import Cap, LatentModel, provided, row_seed, row_uniform
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation.proposals import is_real, normals, row_moments
 from vaepipe.evaluation.weights import summarise_weights
@@ -270,7 +270,7 @@ class _Paths:
 
 def _check(model: LatentModel) -> None:
     head = model.inference.head
-    provides = getattr(head, "provides", Cap.NONE)
+    provides = provided(head)
     q = head(torch.zeros(1, *head.feature_shape, device=next(model.parameters()).device))
     if Cap.CODES in provides or not (is_real(q) and is_real(model.p_z().z)):
         raise CompatibilityError(

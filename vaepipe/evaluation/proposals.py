@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
-from vaepipe.core import Cap, LatentModel, Mixture, join_draws, refine, row_seed
+from vaepipe.core import Cap, LatentModel, Mixture, join_draws, provided, refine, row_seed
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation.moments import has_moments
 
@@ -147,7 +147,7 @@ def refined_features(model: LatentModel, x: Tensor, h: Tensor, steps: int, seed:
     Raises:
         CompatibilityError: draws of q(z | x) carry no gradient.
     """
-    provides = getattr(model.inference.head, "provides", Cap.NONE)
+    provides = provided(model.inference.head)
     if Cap.RSAMPLE not in provides:
         raise CompatibilityError(
             f"{_named(model)}: a refined posterior needs draws that carry gradients (RSAMPLE), "
@@ -213,7 +213,7 @@ def _each_row(
 
 
 def _check_density(model: LatentModel) -> None:
-    provides = getattr(model.inference.head, "provides", Cap.NONE)
+    provides = provided(model.inference.head)
     if Cap.DENSITY not in provides or Cap.CODES in provides:
         raise CompatibilityError(
             f"{_named(model)}: a mixture proposal needs a posterior with a density for any z "

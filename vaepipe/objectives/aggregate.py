@@ -8,7 +8,17 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext, rate
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    LatentModel,
+    Objective,
+    Part,
+    Phase,
+    StepContext,
+    provided,
+    rate,
+)
 from vaepipe.errors import CompatibilityError
 from vaepipe.registry import options_signature
 
@@ -70,6 +80,6 @@ def _learned(model: LatentModel) -> str:
     """What to do about a prior without parameters."""
     if "learned" in options_signature(type(model.prior)):
         return "write `learned: true` among its options"
-    if Cap.CODES in getattr(model.inference.head, "provides", Cap.NONE):
+    if Cap.CODES in provided(model.inference.head):
         return "choose a learned prior over the codes of the family"
     return "choose a learned prior, such as 'vamp'"

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
-from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape
+from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape, provided
 from vaepipe.errors import CompatibilityError
 
 _NOISE = 0.1
@@ -79,7 +79,7 @@ class VampPrior(Prior):
 
 def _require_a_density(inference: Conditional) -> None:
     """Points at codes have no derivative in u, and no mass anywhere else."""
-    if Cap.CODES in getattr(inference.head, "provides", Cap.NONE):
+    if Cap.CODES in provided(inference.head):
         raise CompatibilityError(
             f"prior 'vamp' averages q(z|x) over learned pseudo-inputs, and that of "
             f"{type(inference.head).__name__} is a point at a code: it gives the pseudo-inputs no "

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
 from vaepipe.compute.encode import BAD, HELD, RECORDS
-from vaepipe.core import Cap
+from vaepipe.core import Cap, provided
 from vaepipe.data import shards
 from vaepipe.data.sources import Source
 from vaepipe.errors import (
@@ -188,7 +188,7 @@ def check_refine(loaded: bundle.Bundle, steps: int) -> None:
         CompatibilityError: draws of q(z | x) carry none.
     """
     head = loaded.model.inference.head
-    if steps and Cap.RSAMPLE not in getattr(head, "provides", Cap.NONE):
+    if steps and Cap.RSAMPLE not in provided(head):
         raise CompatibilityError(
             f"refine: family {type(head).__name__} of {loaded.path} does not provide draws that "
             "carry gradients (RSAMPLE), which refined posteriors need. Leave `refine` out."
