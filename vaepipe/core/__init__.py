@@ -55,6 +55,8 @@ from vaepipe.core.spec import Shape as Shape
 from vaepipe.core.spec import categories as categories
 from vaepipe.core.spec import provided as provided
 from vaepipe.core.spec import within as within
+from vaepipe.core.streams import Purpose as Purpose
+from vaepipe.core.streams import stream as stream
 from vaepipe.core.structured import Chain as Chain
 from vaepipe.core.structured import ConditionalNormal as ConditionalNormal
 from vaepipe.core.structured import layer_sizes as layer_sizes
@@ -88,6 +90,7 @@ __all__ = [
     "Phase",
     "Prior",
     "PriorDraw",
+    "Purpose",
     "Shape",
     "StepContext",
     "build",
@@ -115,6 +118,7 @@ __all__ = [
     "row_uniform",
     "scale_gradient",
     "seeded",
+    "stream",
     "through_mixture",
     "within",
 ]
