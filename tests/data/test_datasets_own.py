@@ -118,7 +118,7 @@ def test_arrays_of_a_glob_are_numbered_through_their_files(tmp_path):
     )
     seen = rows(dataset)
     assert seen["id"] == seen["label"] == list(range(10))
-    assert np.array_equal(seen["x"], x.astype(np.float32))
+    assert np.array_equal(seen["x"], x)
     assert dataset.spec.shape == (2, 3) and dataset.spec.num_examples == 1
 
 
@@ -146,8 +146,8 @@ def test_arrays_can_be_given_another_shape(tmp_path):
         ([[0.0, np.nan]], {"support": "real"}, ["real", "nan"]),
         ([[0, -1]], {"support": "integer"}, ["integer", "-1"]),
         ([[0, 17]], {"support": "integer", "levels": 17}, ["0 … 16", "17"]),
-        ([[0, 2**24 + 1]], {"support": "integer"}, ["below 2^24"]),
-        ([[0.0, 1e300]], {"support": "real"}, ["inf"]),
+        ([[0, 2**31]], {"support": "integer"}, ["below 2^31", "2147483648"]),
+        ([[0.0, 1e300]], {"support": "real"}, ["float32", "1e+300"]),
         (["a", "b"], {"support": "real"}, ["numbers"]),
         ([[1j]], {"support": "real"}, ["numbers"]),
         ([[0.0, 1.0]], {"support": "real", "shape": (3,)}, ["(3,)", "(2,)"]),

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.distributions import constraints
@@ -57,6 +57,14 @@ class Part(enum.Flag):
     MODEL = INFERENCE | PRIOR | GENERATOR
 
 
+class Moments(NamedTuple):
+    """Mean and standard deviation of each value over the training split, `[*shape]`, float64."""
+
+    mean: Tensor
+    scale: Tensor
+    """1 where the values are constant."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataSpec:
     """What one example is: its shape, where its values live, and how many there are.
@@ -67,6 +75,9 @@ class DataSpec:
         num_examples: size of the training split; it scales terms of global variables.
         mean: mean training example `[*shape]`, where a component may start; never needed later.
         levels: how many values an integer has, 0 … levels - 1 (grey levels, words); None: no end.
+        scale: standard deviation of each value over the training split `[*shape]`, 1 where it is
+            constant; None where it is unknown, and then components work in the data's own units.
+        logs: moments of log(1 + x), for integers that have no largest value.
 
     Example:
         >>> DataSpec((784,), SUPPORTS["boolean"], 50_000).support_name
@@ -78,6 +89,8 @@ class DataSpec:
     num_examples: int
     mean: Tensor | None = field(default=None, compare=False, repr=False)
     levels: int | None = None
+    scale: Tensor | None = field(default=None, compare=False, repr=False)
+    logs: Moments | None = field(default=None, compare=False, repr=False)
 
     @property
     def support_name(self) -> str:
@@ -85,7 +98,7 @@ class DataSpec:
         return next(name for name, value in SUPPORTS.items() if _same(value, self.support))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data (the mean is a starting point, not a part of the specification)."""
+        """Return plain JSON data; moments are arrays, and are stored beside it."""
         plain = {
             "shape": list(self.shape),
             "support": self.support_name,
@@ -94,8 +107,14 @@ class DataSpec:
         return plain if self.levels is None else {**plain, "levels": self.levels}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], mean: Tensor | None = None) -> DataSpec:
-        """The inverse of `to_dict`.
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        mean: Tensor | None = None,
+        scale: Tensor | None = None,
+        logs: Moments | None = None,
+    ) -> DataSpec:
+        """Return the specification that `to_dict` wrote, with its moments where they are given.
 
         Raises:
             DataError: the support has no such name.
@@ -104,7 +123,7 @@ class DataSpec:
         if name not in SUPPORTS:
             raise DataError(f"unknown support '{name}'.{did_you_mean(name, SUPPORTS)}")
         support, rows = SUPPORTS[name], int(data["num_examples"])
-        return cls(tuple(data["shape"]), support, rows, mean, data.get("levels"))
+        return cls(tuple(data["shape"]), support, rows, mean, data.get("levels"), scale, logs)
 
 
 def within(values: Constraint, support: Constraint) -> bool:

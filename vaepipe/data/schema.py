@@ -51,14 +51,18 @@ def from_vectors(column: pa.Array | pa.ChunkedArray, shape: Shape) -> np.ndarray
 
 def examples_schema(dtype: str, shape: Shape, extra: Mapping[str, pa.DataType]) -> pa.Schema:
     """`id: int64`, `x: vector`, then the columns that pass through."""
-    fields = [pa.field("id", pa.int64(), nullable=False), vector_field("x", STORED[dtype], shape)]
+    kind = {**STORED, "float64": pa.float64()}[dtype]
+    fields = [pa.field("id", pa.int64(), nullable=False), vector_field("x", kind, shape)]
     return pa.schema([*fields, *(pa.field(name, kind) for name, kind in extra.items())])
 
 
 def record(
     ids: np.ndarray, x: np.ndarray, extra: Mapping[str, Any] | None = None
 ) -> pa.RecordBatch:
-    """A batch of examples: ids `[n]`, stored values `[n, *shape]` of uint8 or float32."""
+    """A batch of examples: ids `[n]`, values `[n, *shape]` of uint8, float32 or float64.
+
+    The data stage stores float64 as float32, and checks what that loses.
+    """
     columns = {name: pa.array(values) for name, values in (extra or {}).items()}
     schema = examples_schema(x.dtype.name, x.shape[1:], {k: v.type for k, v in columns.items()})
     arrays = [pa.array(ids, pa.int64()), to_vectors(x), *columns.values()]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ import pyarrow.parquet as pq
 import torch
 
 from vaepipe import files
-from vaepipe.core.spec import DataSpec, Shape
+from vaepipe.core.spec import DataSpec, Moments, Shape
 from vaepipe.data import schema
+from vaepipe.data.moments import Narrowing
 from vaepipe.errors import DataError
 
 ROWS_PER_GROUP = 1024
 ROWS_PER_FILE = 64 * ROWS_PER_GROUP
 FILE_BYTES = 512 * 2**20
+MEAN, SCALE, LOGS = "mean.npy", "scale.npy", "log1p.npy"
+"""Moments of the training split, beside its shards; `LOGS` holds mean and scale, `[2, *shape]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,22 @@ def read_unit(path: str, group: int, columns: list[str] | None = None) -> pa.Tab
         raise DataError(f"{path}: row group {group} cannot be read: {error}") from error
 
 
-def write_split(folder: Path, batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
-    """Write the batches as `part-00000.parquet` …; what the manifest says of each file."""
+def write_split(
+    folder: Path,
+    batches: Iterable[pa.RecordBatch],
+    narrow: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> list[dict[str, Any]]:
+    """Write the batches as `part-00000.parquet` …; what the manifest says of each file.
+
+    Args:
+        folder: of the shards.
+        batches: examples as a dataset yields them.
+        narrow: their values to the types that are stored; a `Narrowing` by default.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, table in enumerate(_files(batches)):
+    stored = map(partial(_narrowed, narrow=narrow or Narrowing()), batches)
+    for number, table in enumerate(_files(stored)):
         path = folder / f"part-{number:05d}.parquet"
         write_table(path, table)
         written.append({"name": path.name, "rows": table.num_rows, "sha256": files.sha256(path)})
@@ -153,10 +167,33 @@ def read_manifest(path: str | Path) -> Mapping[str, Any]:
 
 
 def load_spec(path: str | Path) -> DataSpec:
-    """The specification of a data artifact, with the mean training example."""
-    mean = Path(path) / "mean.npy"
-    tensor = torch.from_numpy(np.load(mean, allow_pickle=False)) if mean.exists() else None
-    return DataSpec.from_dict(read_manifest(path)["spec"], tensor)
+    """Return the specification of a data artifact, with the moments of its training split."""
+    mean, scale, logs = (_array(Path(path) / name) for name in (MEAN, SCALE, LOGS))
+    pair = None if logs is None else Moments(*logs)
+    return DataSpec.from_dict(read_manifest(path)["spec"], mean, scale, pair)
+
+
+def write_array(path: Path, value: np.ndarray) -> None:
+    """Write a `.npy` file whole, or nothing."""
+    with files.whole(path) as draft, draft.open("wb") as file:
+        np.save(file, value, allow_pickle=False)
+
+
+def _array(path: Path) -> torch.Tensor | None:
+    return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+
+
+def _narrowed(batch: pa.RecordBatch, narrow: Callable[[np.ndarray], np.ndarray]) -> pa.RecordBatch:
+    """The batch with `x` as it is stored."""
+    at = batch.schema.get_field_index("x")
+    field = batch.schema.field(at)
+    if field.type.value_type in schema.STORED.values():
+        return batch
+    shape = schema.shape_of(field)
+    x = narrow(schema.from_vectors(batch.column(at), shape))
+    return batch.set_column(
+        at, schema.vector_field("x", schema.STORED[x.dtype.name], shape), schema.to_vectors(x)
+    )
 
 
 def _files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -45,7 +45,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
-        """Rows of a split: `id`, `x` as stored, and columns that pass through."""
+        """Yield rows of a split: `id`, `x`, and columns that pass through.
+
+        `x` is stored as it is if it is uint8 or float32; the data stage stores float64 as float32,
+        and refuses real numbers that lose too much.
+        """
 
     @abstractmethod
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:

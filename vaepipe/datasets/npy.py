@@ -101,7 +101,7 @@ class Npy(Dataset):
 
     def _record(self, name: str, ids: np.ndarray) -> pa.RecordBatch:
         raw = np.asarray(_map(name)[ids - self._starts[self._files.index(name)]])
-        x = _storable(raw).reshape(len(ids), *self._event_shape)
+        x = values.wide(raw).reshape(len(ids), *self._event_shape)
         values.check_support(name, ids, x, self._support, self._levels)
         return record(ids, x, self._labels_of(ids))
 
@@ -168,10 +168,3 @@ def _map(name: str) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.ndim == 0 or array.dtype.kind not in "biuf":
         raise DataError(f"{name}: an array of numbers [n, ...] expected.")
     return array
-
-
-def _storable(raw: np.ndarray) -> np.ndarray:
-    """uint8 as it is, truth values as 0 and 1, others as float32."""
-    kind = np.uint8 if raw.dtype in (np.uint8, np.bool_) else np.float32
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused by its support
-        return raw.astype(kind)

@@ -13,6 +13,7 @@ from vaepipe import files
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
 from vaepipe.data.lexicon import Lexicon
+from vaepipe.data.moments import Narrowing, Running, check_scale
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.pipeline.environment import Environment
@@ -32,14 +33,18 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
     dataset: Dataset = part.build()
     dataset.prepare()
     splits = {}
+    reference = "train" if "train" in dataset.splits else dataset.splits[0]
     for split in dataset.splits:
-        entries = shards.write_split(folder / split, dataset.examples(split))
+        narrow = Narrowing()
+        entries = shards.write_split(folder / split, dataset.examples(split), narrow)
+        if split == reference and dataset.spec.support_name == "real":
+            narrow.check(f"split '{split}' of {part.type}")
         if not entries:
             raise DataError(f"split '{split}' of {part.type} has no rows; mend `splits`.")
         splits[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
     spec = _spec(dataset, splits)
-    first = next(iter(splits))
-    _write_mean(folder, dataset, "train" if "train" in splits else first, splits)
+    names = tuple(entry["name"] for entry in splits[reference]["files"])
+    _write_moments(folder, dataset, shards.Split(folder / reference, names))
     return {
         "dataset": part.to_dict(),
         "spec": spec.to_dict(),
@@ -67,15 +72,24 @@ def _spec(dataset: Dataset, splits: dict[str, Any]) -> DataSpec:
     return replace(declared, num_examples=rows)
 
 
-def _write_mean(folder: Path, dataset: Dataset, split: str, splits: dict[str, Any]) -> None:
-    """The mean example, where components may start."""
-    names = tuple(entry["name"] for entry in splits[split]["files"])
-    source = shards.Split(folder / split, names)
-    total, count = torch.zeros(dataset.spec.shape, dtype=torch.float64), 0
+def _write_moments(folder: Path, dataset: Dataset, source: shards.Split) -> None:
+    """Write mean and standard deviation of a split, where components start.
+
+    The mean of real numbers is float64: one that is large beside the standard deviation would lose
+    digits that the examples have. Integers without a largest value get those of log(1 + x) as well.
+    """
+    spec = dataset.spec
+    counts = spec.support_name == "integer" and spec.levels is None
+    plain, logs = Running(spec.shape), Running(spec.shape)
     for unit in source.units:
         ids, x = source.take([unit])
-        view = dataset.frozen(torch.tensor(x), torch.tensor(ids))
-        total += view.double().sum(0)
-        count += len(ids)
-    with files.whole(folder / "mean.npy") as draft, draft.open("wb") as file:
-        np.save(file, (total / count).float().numpy(), allow_pickle=False)
+        view = dataset.frozen(torch.tensor(x), torch.tensor(ids)).double().numpy()
+        plain.add(view)
+        if counts:
+            logs.add(np.log1p(view))
+    kind = np.float64 if spec.support_name == "real" else np.float32
+    check_scale(f"split '{source.folder.name}'", plain.scale)
+    shards.write_array(folder / shards.MEAN, plain.mean.astype(kind))
+    shards.write_array(folder / shards.SCALE, plain.scale)
+    if counts:
+        shards.write_array(folder / shards.LOGS, np.stack([logs.mean, logs.scale]))

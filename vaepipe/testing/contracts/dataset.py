@@ -58,7 +58,7 @@ class DatasetContract(base.Contract):
             assert all(name.isidentifier() for name in names), names
 
     def test_rows_are_as_declared(self) -> None:
-        """`id` int64 and `x` uint8 or float32 of the declared shape, in every batch."""
+        """`id` int64 and `x` uint8, float32 or float64 of the declared shape, in every batch."""
         with self.source() as dataset:
             for split in dataset.splits:
                 for batch in dataset.examples(split):
@@ -213,7 +213,8 @@ class DatasetContract(base.Contract):
         assert not batch.column("id").null_count and not batch.column("x").null_count, "nulls"
         field = batch.schema.field("x")
         assert tuple(shape_of(field)) == tuple(shape), f"x of shape {shape_of(field)}"
-        assert field.type.value_type in (pa.uint8(), pa.float32()), f"x of {field.type.value_type}"
+        kinds = (pa.uint8(), pa.float32(), pa.float64())
+        assert field.type.value_type in kinds, f"x of {field.type.value_type}"
 
 
 def _assert_inside(view: Tensor, spec: DataSpec, split: str) -> None:
