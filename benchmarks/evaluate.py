@@ -66,7 +66,7 @@ def _some(home: Path, scratch: Path, rows: int | None) -> tuple[list[str], int]:
     if rows is None or rows >= split.num_rows:
         return ["--data", str(home / "data"), "--split", "test"], split.num_rows
     path = scratch / "test.parquet"
-    shards.write_table(path, split.head(rows), 64)
+    shards.write_table(path, split.sample(rows), 64)
     return ["--data", str(path), "--id-column", "id"], rows
 
 
@@ -154,7 +154,7 @@ def _pythae(model: LatentModel, size: int) -> Any:
 def _opened(home: Path, images: int) -> tuple[LatentModel, Tensor, list[int]]:
     model = bundle.load(home / "fit" / "model").model
     split = shards.open_split(home / "data", "test")
-    ids, stored = shards.arrays(split.head(images), split.shape)
+    ids, stored = shards.arrays(split.sample(images), split.shape)
     dataset = PartSpec.from_dict(shards.read_manifest(home / "data")["dataset"]).build()
     x = dataset.frozen(torch.tensor(np.ascontiguousarray(stored)), torch.tensor(ids))
     return model, x, ids.tolist()

@@ -105,7 +105,7 @@ def _opened(home: Path, images: int) -> tuple[LatentModel, Tensor, list[int]]:
     torch.set_num_threads(1)
     model = bundle.load(home / "fit" / "model").model
     split = shards.open_split(home / "data", "test")
-    ids, stored = shards.arrays(split.head(images), split.shape)
+    ids, stored = shards.arrays(split.sample(images), split.shape)
     dataset = PartSpec.from_dict(shards.read_manifest(home / "data")["dataset"]).build()
     x = dataset.frozen(torch.tensor(stored), torch.tensor(ids))
     return model, x, ids.tolist()

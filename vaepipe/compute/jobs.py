@@ -25,8 +25,8 @@ from vaepipe import __version__
 from vaepipe.compute import outputs
 from vaepipe.compute.base import TrainTask
 from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP
-from vaepipe.compute.snapshots import Snapshots
-from vaepipe.core import build, row_seed, seeded
+from vaepipe.compute.snapshots import Snapshots, rows_kept
+from vaepipe.core import Shape, build, row_seed, seeded
 from vaepipe.data import shards
 from vaepipe.data.batches import Batches
 from vaepipe.datasets.base import Dataset
@@ -106,7 +106,7 @@ def finalize(task: TrainTask) -> checkpoint.State:
     step = _build(task)
     checkpoint.load_weights(checkpoint.kept_weights(folder / CHECKPOINT, state), step)
     dataset: Dataset = task.data.dataset.build()
-    golden = _view(task, dataset, "train", bundle.ROWS)
+    golden = _sample(task, dataset, "train", bundle.ROWS)
     bundle.save(folder / MODEL, step.model, _card(task, state), golden)
     shards.write_table(folder / HISTORY, pa.Table.from_pylist(_rows(state)))
     return state
@@ -359,15 +359,19 @@ class _Job:
         """Where posteriors of validation rows lie over the epochs; None without such rows."""
         if self.validation is None:
             return None
-        output, data, fresh = Path(self.task.output), self.task.data.path, not self.state.epoch
-        return Snapshots(output, data, self.validation, self.task.epochs, fresh=fresh)
+        split = shards.open_split(self.task.data.path, "val")
+        count = rows_kept(split.num_rows, math.prod(self.task.model.latent_shape))
+        rows = split.sample(count)
+        x = _seen(self.dataset, rows, split.shape).to(self.device)
+        output, fresh = Path(self.task.output), not self.state.epoch
+        return Snapshots(output, rows, x, self.task.epochs, fresh=fresh)
 
     def _validation_rows(self) -> Tensor | None:
-        """The first rows of the val split, with noise that never changes; None without a split."""
+        """Rows of the val split, with noise that never changes; None without a split."""
         rows = self.task.validation["examples"]
         if not rows or "val" not in shards.read_manifest(self.task.data.path)["splits"]:
             return None
-        return _view(self.task, self.dataset, "val", rows).to(self.device)
+        return _sample(self.task, self.dataset, "val", rows).to(self.device)
 
 
 def _build(task: TrainTask) -> loop.Step:
@@ -378,10 +382,15 @@ def _build(task: TrainTask) -> loop.Step:
         return loop.Step(model, task.objective.build())
 
 
-def _view(task: TrainTask, dataset: Dataset, split: str, rows: int) -> Tensor:
-    """The first rows of a split as evaluation sees them."""
+def _sample(task: TrainTask, dataset: Dataset, split: str, rows: int) -> Tensor:
+    """Some rows of a split as evaluation sees them: the same for every fit to these data."""
     source = shards.open_split(task.data.path, split)
-    ids, x = shards.arrays(source.head(rows), source.shape)
+    return _seen(dataset, source.sample(rows), source.shape)
+
+
+def _seen(dataset: Dataset, rows: pa.Table, shape: Shape) -> Tensor:
+    """Stored rows as evaluation sees them, `[n, *shape]`."""
+    ids, x = shards.arrays(rows, shape)
     return dataset.frozen(torch.tensor(x), torch.tensor(ids))
 
 

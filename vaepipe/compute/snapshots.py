@@ -1,4 +1,4 @@
-"""Where the posteriors of a few fixed rows lie while a model is fitted: what a report animates."""
+"""Where the posteriors of a few rows lie while a model is fitted: what a report animates."""
 
 from __future__ import annotations
 
@@ -33,20 +33,34 @@ def frames(epochs: int) -> list[int]:
     return sorted({round(e) for e in np.geomspace(1, epochs, FRAMES)}) if epochs else []
 
 
+def rows_kept(rows: int, latents: int) -> int:
+    """How many of a split's rows fit into a snapshot; 0 where only a few of them would.
+
+    Example:
+        >>> rows_kept(10_000, 20), rows_kept(10_000, 2_000)
+        (500, 0)
+    """
+    most = min(ROWS, rows, VALUES // max(1, latents))
+    return most if most >= min(FEWEST, rows) else 0
+
+
 @final
 class Snapshots:
     """Writes `snapshots/epoch-00012.parquet`: `id`, `label` if there is one, `mean` = E q(z | x).
 
     Args:
         folder: of the fit.
-        data: the data artifact.
-        x: the first rows of its val split, as the model sees them, `[n, *shape]`.
+        rows: of the val split, as many as `rows_kept` says.
+        x: the same rows as the model sees them, `[n, *shape]`.
         epochs: how many the fit has.
         fresh: whether it starts from nothing, so that older files are of another fit.
     """
 
-    def __init__(self, folder: Path, data: str, x: Tensor, epochs: int, *, fresh: bool) -> None:
-        self.folder, self.data, self.x = folder / FOLDER, data, x[:ROWS]
+    def __init__(
+        self, folder: Path, rows: pa.Table, x: Tensor, epochs: int, *, fresh: bool
+    ) -> None:
+        self.folder, self.x = folder / FOLDER, x
+        self.rows = rows.select([name for name in ("id", "label") if name in rows.column_names])
         self.frames = frozenset(frames(epochs))
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -54,27 +68,22 @@ class Snapshots:
     @torch.no_grad()
     def take(self, epoch: int, step: Step) -> None:
         """Write what the posteriors are after an epoch, if it is one of those that are kept."""
-        if epoch not in self.frames:
+        if epoch not in self.frames or not len(self.x):
             return
         training = step.model.training
         step.model.eval()
         with seeded(0):
             mean = self._means(step)
         step.model.train(training)
-        if len(mean) >= min(FEWEST, len(self.x)):
-            self._write(epoch, mean)
+        self._write(epoch, mean)
 
     def _means(self, step: Step) -> np.ndarray:
-        size = step.model.inference(self.x[:1]).event_shape.numel()
-        x = self.x[: VALUES // max(1, size)]
-        q = step.model.inference.head(step.objective.features(step.model, x))
+        q = step.model.inference.head(step.objective.features(step.model, self.x))
         mean = moments(q, None if has_moments(q) else q.sample((DRAWS,)))[0]
         return mean.float().cpu().numpy()
 
     def _write(self, epoch: int, mean: np.ndarray) -> None:
-        rows = shards.open_split(self.data, "val").head(len(mean))
-        table = rows.select([name for name in ("id", "label") if name in rows.column_names])
         field = schema.vector_field("mean", pa.float32(), mean.shape[1:])
-        table = table.append_column(field, schema.to_vectors(mean))
+        table = self.rows.append_column(field, schema.to_vectors(mean))
         self.folder.mkdir(exist_ok=True)
         shards.write_table(self.folder / f"epoch-{epoch:05d}.parquet", table)

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import torch
 
 from vaepipe import files
+from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import DataSpec, Moments, Shape
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.data import schema
 from vaepipe.data.moments import Narrowing
 from vaepipe.errors import DataError
@@ -81,15 +83,33 @@ class Split:
         kind = self.schema.field("x").type
         return kind.list_size * kind.value_type.bit_width // 8
 
-    def head(self, rows: int) -> pa.Table:
-        """The first rows (all of them if there are fewer)."""
-        tables, count = [self.schema.empty_table()], 0
+    def sample(self, rows: int) -> pa.Table:
+        """Return rows that a hash of their ids chooses, in the split's order; all, if so few.
+
+        Everyone who asks gets the same rows, whatever the order in which they were written. The
+        ids of the whole split are read, and then the row groups of chosen rows one at a time.
+        """
+        places = self._chosen(rows)
+        tables = [self.schema.empty_table()]
         for unit in self.units:
-            if count >= rows:
-                break
-            tables.append(read_unit(unit.path, unit.group))
-            count += unit.rows
-        return pa.concat_tables(tables).slice(0, rows)
+            first, last = np.searchsorted(places, (unit.start, unit.start + unit.rows))
+            if last > first:
+                inside = pa.array(places[first:last] - unit.start)
+                tables.append(read_unit(unit.path, unit.group).take(inside))
+        return pa.concat_tables(tables)
+
+    def _chosen(self, rows: int) -> np.ndarray:
+        """Positions in the split of the rows with the smallest hashes, ascending."""
+        if rows >= self.num_rows:
+            return np.arange(self.num_rows)
+        keys, places, start = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+        for name in self.names:
+            found = hashed(_ids(self.folder / name))
+            keys = np.concatenate([keys, found])
+            places = np.concatenate([places, np.arange(start, start + len(found))])
+            least = np.argsort(keys, kind="stable")[:rows]
+            keys, places, start = keys[least], places[least], start + len(found)
+        return np.sort(places)
 
     def take(self, units: Iterable[Unit]) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[n]` and stored values `[n, *shape]` of some units, in their order."""
@@ -103,6 +123,19 @@ def arrays(table: pa.Table, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return ids, schema.from_vectors(table.column("x"), shape)
 
 
+def hashed(ids: np.ndarray) -> np.ndarray:
+    """Return numbers in [0, 1) `[n]` that depend on the ids alone, one per id.
+
+    The rows with the smallest of them are a random sample of a split.
+
+    Example:
+        >>> hashed(np.arange(3)).argsort().tolist() == hashed(np.arange(3)).argsort().tolist()
+        True
+    """
+    numbers = torch.from_numpy(ids.astype(np.int64))
+    return row_uniform(stream(0, Purpose.VALIDATION_ROWS), numbers, (1,))[:, 0].numpy()
+
+
 def read_unit(path: str, group: int, columns: list[str] | None = None) -> pa.Table:
     """One row group of a shard.
 
@@ -114,6 +147,15 @@ def read_unit(path: str, group: int, columns: list[str] | None = None) -> pa.Tab
             return file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: row group {group} cannot be read: {error}") from error
+
+
+def _ids(path: Path) -> np.ndarray:
+    """Ids `[n]` of all rows of a shard."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=["id"]).column("id").to_numpy()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: its ids cannot be read: {error}") from error
 
 
 def write_split(

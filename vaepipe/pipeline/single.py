@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +20,7 @@ from vaepipe.pipeline.report import words
 from vaepipe.pipeline.report.section import Kind
 from vaepipe.pipeline.stages.parts import MANIFEST as LATENTS
 from vaepipe.pipeline.stages.parts import PLAN
-from vaepipe.pipeline.stages.report import EXAMPLES, sample_of, worst_of
+from vaepipe.pipeline.stages.report import sample_from, sample_of, worst_of
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.pipeline.workspace import MANIFEST
 from vaepipe.training import bundle
@@ -214,21 +213,9 @@ def _input(model: Bundle, given: Given) -> Input:
 
 
 def _examples(model: Bundle, given: Given) -> report.Sample:
-    """The first rows of a split that the model was not fitted to, where there is one."""
+    """Rows of a split that the model was not fitted to, where there is one."""
     found = _input(model, given)
-    split = next(name for name in ("test", "val", *found.sources) if name in found.sources)
-    source, parts = found.sources[split], []
-    keep = [name for name in ("label",) if name in source.columns()]
-    for unit in source.units():
-        parts.append(source.read(unit, keep))
-        if sum(len(ids) for ids, _, _ in parts) >= EXAMPLES:
-            break
-    if not any(len(ids) for ids, _, _ in parts):
-        raise DataError(f"{given.data}: split '{split}' has no rows, so there is nothing to show.")
-    ids, x = (np.concatenate([part[i] for part in parts])[:EXAMPLES] for i in (0, 1))
-    labels = pa.concat_tables([part[2] for part in parts]).slice(0, EXAMPLES)
-    known = labels.column("label").to_pylist() if keep else None
-    return report.Sample(x, ids, known, found.dataset)
+    return replace(sample_from(found.sources), dataset=found.dataset)
 
 
 def _check_tables(folder: Path) -> None:

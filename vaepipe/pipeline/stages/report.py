@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from vaepipe.data import shards
+from vaepipe.data import shards, sources
+from vaepipe.data.sources import Source
 from vaepipe.errors import DataError
 from vaepipe.pipeline import inputs, report
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.report import scores
-from vaepipe.pipeline.rows import pick
+from vaepipe.pipeline.rows import pick, sample
 from vaepipe.pipeline.settings import EvaluateStage, ReportStage
 from vaepipe.pipeline.stages.train import data_ref
 from vaepipe.tracking.base import Record
@@ -87,11 +89,14 @@ def _data_stage(env: Environment, name: str) -> str:
 
 
 def sample_of(folder: Path) -> report.Sample:
-    """Examples of a split the model was not fitted to, where there is one."""
+    """Examples of a data artifact, of a split the model was not fitted to, where there is one."""
     splits = shards.read_manifest(folder)["splits"]
-    split = next(name for name in ("test", "val", *splits) if name in splits)
-    source = shards.open_split(folder, split)
-    table = source.head(EXAMPLES)
-    ids, x = shards.arrays(table, source.shape)
-    labels = table.column("label").to_pylist() if "label" in table.column_names else None
-    return report.Sample(x, ids, labels)
+    return sample_from({split: sources.of_split(str(folder), split) for split in splits})
+
+
+def sample_from(found: Mapping[str, Source]) -> report.Sample:
+    """Examples of a split the model was not fitted to, where there is one, in a random order."""
+    source = found[next(name for name in ("test", "val", *found) if name in found)]
+    names = [name for name in ("label",) if name in source.columns()]
+    ids, x, kept = sample(source, EXAMPLES, names)
+    return report.Sample(x, ids, kept.column("label").to_pylist() if names else None)
