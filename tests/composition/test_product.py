@@ -32,6 +32,7 @@ from vaepipe.core import (
     Objective,
     Part,
     StepContext,
+    Stream,
     build,
     check,
     examples,
@@ -183,7 +184,7 @@ def product():
     found = Product()
     parts = {group: [small(part) for part in installed(group)] for group in GROUPS}
     for family, prior in itertools.product(parts["families"], parts["priors"]):
-        with seeded(0):
+        with seeded(Stream(0)):
             _decide(found, family, prior, parts["objectives"], parts["likelihoods"])
     return found
 
@@ -395,14 +396,14 @@ def _assert_learns(model, objective, data):
     for step in range(30):
         for phase in objective.phases():
             optimizer.zero_grad()
-            with seeded(step):
+            with seeded(Stream(step)):
                 phase.estimate(model, x, ctx).surrogate.backward()
             optimizer.step()
     assert _bound(model, objective, x, ctx) > before
 
 
 def _bound(model, objective, x, ctx):
-    with seeded(0), torch.no_grad():
+    with seeded(Stream(0)), torch.no_grad():
         draws = [objective.phases()[0].estimate(model, x, ctx).bound.mean() for _ in range(20)]
     return torch.stack(draws).mean()
 

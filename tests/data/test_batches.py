@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vaepipe.core import Stream
 from vaepipe.data import batches, schema, shards
 from vaepipe.errors import DataError
 
@@ -30,35 +31,36 @@ def same(one, other):
 @pytest.mark.parametrize("window", [batches.WINDOW_BYTES, 12_000, 1])
 def test_memory_and_shards_give_the_same_batches(split, window, monkeypatch):
     monkeypatch.setattr(batches, "WINDOW_BYTES", window)
-    held = batches.Batches(split, 64, seed=5)
-    streamed = batches.Batches(split, 64, seed=5, memory_budget=0)
+    held = batches.Batches(split, 64, order=Stream(5))
+    streamed = batches.Batches(split, 64, order=Stream(5), memory_budget=0)
     assert same(epoch(held), epoch(streamed))
     assert same(epoch(held, 3), epoch(streamed, 3))
 
 
 def test_an_epoch_visits_no_row_twice_and_leaves_out_less_than_a_batch(split):
-    source = batches.Batches(split, 64, seed=5)
+    source = batches.Batches(split, 64, order=Stream(5))
     seen = torch.cat([ids for ids, _ in source.epoch(0)])
     assert len(seen.unique()) == len(seen) == 2500 // 64 * 64 == source.steps * 64
 
 
 def test_rows_keep_their_values(split):
-    for ids, x in batches.Batches(split, 64, seed=5).epoch(1):
+    for ids, x in batches.Batches(split, 64, order=Stream(5)).epoch(1):
         assert torch.equal(x[:, 0].long(), ids)
 
 
 def test_epochs_and_seeds_differ_and_repeat(split):
-    source = batches.Batches(split, 64, seed=5)
+    source = batches.Batches(split, 64, order=Stream(5))
     assert same(epoch(source, 0), epoch(source, 0))
     assert not same(epoch(source, 0), epoch(source, 1))
-    assert not same(epoch(source, 0), epoch(batches.Batches(split, 64, seed=6), 0))
+    assert not same(epoch(source, 0), epoch(batches.Batches(split, 64, order=Stream(6)), 0))
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_the_batches_of_one_worker(split, world):
-    alone = epoch(batches.Batches(split, 60, seed=5))
+    alone = epoch(batches.Batches(split, 60, order=Stream(5)))
     ranks = [
-        epoch(batches.Batches(split, 60, seed=5, rank=r, world_size=world)) for r in range(world)
+        epoch(batches.Batches(split, 60, order=Stream(5), rank=r, world_size=world))
+        for r in range(world)
     ]
     assert len({len(r) for r in ranks}) == 1
     for step, (ids, _) in enumerate(alone):
@@ -68,7 +70,7 @@ def test_ranks_share_the_batches_of_one_worker(split, world):
 
 
 def test_a_split_smaller_than_the_batch_is_one_batch(split):
-    source = batches.Batches(split, 10_000, seed=1)
+    source = batches.Batches(split, 10_000, order=Stream(1))
     assert source.steps == 1
     assert len(next(source.epoch(0))[0]) == 2500
 
@@ -79,12 +81,12 @@ def test_fewer_rows_than_workers_is_an_error(tmp_path):
     )
     small = shards.Split(tmp_path / "t", (entries[0]["name"],))
     with pytest.raises(DataError, match="too few for 3 workers"):
-        batches.Batches(small, 8, seed=0, world_size=3)
+        batches.Batches(small, 8, order=Stream(0), world_size=3)
 
 
 def test_a_shuffle_is_uniform_over_positions(split):
     """The mean position of a row over epochs is near the middle."""
-    source = batches.Batches(split, 2500, seed=9)
+    source = batches.Batches(split, 2500, order=Stream(9))
     epochs = 60
     positions = np.stack([np.argsort(next(source.epoch(e))[0].numpy()) for e in range(epochs)])
     z = (positions.mean(0) - 1249.5) / (np.sqrt((2500**2 - 1) / 12) / np.sqrt(epochs))

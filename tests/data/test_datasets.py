@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vaepipe import files, registry
-from vaepipe.core import DataSpec, row_uniform
+from vaepipe.core import DataSpec, Stream, row_uniform
 from vaepipe.data import shards
 from vaepipe.datasets.digits import Digits
 from vaepipe.datasets.mnist import FILES, MNIST
@@ -202,7 +202,7 @@ def test_bytes_in_the_unit_interval_are_divided_by_255(tmp_path):
     x = torch.tensor(np.array(batch.column("x").to_pylist(), np.uint8))
     expected = torch.tensor([[0.0, 0.2], [1.0, 0.4]])
     assert torch.allclose(
-        dataset.tensor(x, lambda: row_uniform(0, torch.arange(2), (2,))).float(), expected
+        dataset.tensor(x, lambda: row_uniform(Stream(0), torch.arange(2), (2,))).float(), expected
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vaepipe import registry
-from vaepipe.core import row_uniform
+from vaepipe.core import Stream, row_uniform
 from vaepipe.datasets.bars import Bars
 from vaepipe.datasets.image_folder import ImageFolder
 from vaepipe.datasets.npy import Npy
@@ -134,7 +134,7 @@ def test_arrays_can_be_given_another_shape(tmp_path):
     np.save(tmp_path / "x.npy", RNG.integers(0, 256, (3, 16), np.uint8))
     dataset = Npy(path=tmp_path / "x.npy", support="unit_interval", shape=(1, 4, 4), splits=WHOLE)
     x = torch.tensor(rows(dataset)["x"], dtype=torch.uint8)
-    view = dataset.tensor(x, lambda: row_uniform(0, torch.arange(3), (1, 4, 4)))
+    view = dataset.tensor(x, lambda: row_uniform(Stream(0), torch.arange(3), (1, 4, 4)))
     assert view.shape == (3, 1, 4, 4) and view.max() <= 1
     assert torch.allclose(view * 255, x.to(view))
 

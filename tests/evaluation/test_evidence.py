@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.core import SUPPORTS, DataSpec, Stream, build, seeded
 from vaepipe.errors import DataError
 from vaepipe.evaluation import decoding, score, summarise_weights, validate
 from vaepipe.evaluation.validation import ACTIVE
@@ -101,7 +101,7 @@ def flow(latent=2):
         "decoder": part("networks", "mlp", {"hidden": []}),
         "likelihood": part("likelihoods", "gaussian"),
     }
-    with seeded(0):
+    with seeded(Stream(0)):
         model = build((latent,), data, **parts)
     with torch.no_grad():
         for parameter in model.inference.network.parameters():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, LatentModel, StepContext, seeded
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, LatentModel, StepContext, Stream, seeded
 from vaepipe.datasets.digits import Digits
 from vaepipe.evaluation import score
 from vaepipe.families.normal import DiagonalNormal
@@ -37,7 +37,7 @@ def binary_digits(split):
 
 def trained(latent, steps):
     x = binary_digits("train")
-    with seeded(0):
+    with seeded(Stream(0)):
         model, objective = vae(latent), ELBO()
         optimizer = torch.optim.Adam(model.parameters(), 5e-3)
         for step in range(steps):

@@ -15,7 +15,7 @@ import torch
 from vaepipe import cli
 from vaepipe.compute import evaluate as worker
 from vaepipe.compute.local import LocalCompute
-from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.core import SUPPORTS, DataSpec, Stream, build, seeded
 from vaepipe.data import schema, shards
 from vaepipe.data.sources import Source
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
@@ -61,7 +61,7 @@ def save(
         "likelihood": part("likelihoods", "gaussian", {"scale": 0.7}),
     }
     data = DataSpec((4,), SUPPORTS["real"], 100)
-    with seeded(0):
+    with seeded(Stream(0)):
         model = build(latent, data, **parts)
     source = {"path": "nowhere.parquet", "support": "real", "shape": [4]}
     card = {
@@ -579,7 +579,7 @@ def test_categories_have_no_squared_error(likelihood, known):
     data, mlp = DataSpec((4,), SUPPORTS["integer"], 100, levels=6), part("networks", "mlp")
     parts = {"encoder": mlp, "decoder": mlp, "family": part("families", "diagonal_normal")}
     parts |= {"prior": part("priors", "standard_normal")}
-    with seeded(0):
+    with seeded(Stream(0)):
         model = build((2,), data, **parts, likelihood=part("likelihoods", likelihood))
     x, z = torch.randint(0, 6, (5, 4)).float(), torch.randn(5, 2)
     found = squared_error(model, x, z)

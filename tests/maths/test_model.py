@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Bernoulli, Independent, OneHotCategorical
 
 from vaepipe import registry
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, build, centre, seeded, within
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, Stream, build, centre, seeded, within
 from vaepipe.errors import CompatibilityError, DataError
 from vaepipe.families.normal import DiagonalNormal, FullNormal
 from vaepipe.networks.mlp import MLP
@@ -78,7 +78,7 @@ def test_posteriors_without_a_mean_reconstruct_at_that_of_draws(family, options)
     head = registry.part("families", family, options).build((6,))
     h = torch.randn(3, *head.feature_shape, generator=torch.Generator().manual_seed(0))
     q = head(h)
-    with seeded(0):
+    with seeded(Stream(0)):
         z, draws = centre(q, draws=2000), q.sample((2000,))
     assert z.shape == (3, 6)
     gap = (z - draws.mean(0)) / (draws.std(0) / 2000**0.5)

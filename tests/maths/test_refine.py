@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Distribution
 from torch.distributions.kl import kl_divergence
 
-from vaepipe.core import Cap, Conditional, Family, LatentModel, rate, refine, seeded
+from vaepipe.core import Cap, Conditional, Family, LatentModel, Stream, rate, refine, seeded
 from vaepipe.families.normal import DiagonalNormal, raw_of
 from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.networks.mlp import MLP
@@ -31,7 +31,7 @@ def misjudged(diagonal=False, rows=12):
 @torch.no_grad()
 def elbo(model, x, h, k=4000):
     """`[k, batch]` values of the ELBO's integrand, on noise that is the same for every h."""
-    with seeded(9):
+    with seeded(Stream(9)):
         q = model.inference.head(h)
         z = q.sample((k,))
         return model.generator(z).log_prob(x) - rate(q, model.p_z().z, z)
@@ -51,7 +51,7 @@ def exact_elbo(ppca, model, x, h):
 def test_it_never_lowers_the_elbo(diagonal, steps):
     """Not for one example, from the encoder's features."""
     ppca, model, x, h0 = misjudged(diagonal)
-    h = refine(model, x, h0, steps=steps)
+    h = refine(model, x, h0, steps=steps, noise=Stream(0))
     gain = exact_elbo(ppca, model, x, h) - exact_elbo(ppca, model, x, h0)
     assert gain.min() > -1e-3
     assert z_scores(elbo(model, x, h) - elbo(model, x, h0)).min() > -2
@@ -157,9 +157,9 @@ def test_it_works_on_frozen_models_and_with_any_prior():
 
 def test_the_seed_decides():
     _, model, x, h0 = misjudged()
-    same = [refine(model, x, h0, steps=5, seed=3) for _ in range(2)]
+    same = [refine(model, x, h0, steps=5, noise=Stream(3)) for _ in range(2)]
     assert torch.equal(*same)
-    assert not torch.equal(same[0], refine(model, x, h0, steps=5, seed=4))
+    assert not torch.equal(same[0], refine(model, x, h0, steps=5, noise=Stream(4)))
 
 
 def test_a_row_that_diverges_keeps_its_start():

@@ -19,7 +19,7 @@ import torch
 
 from vaepipe import registry
 from vaepipe.compute.base import ModelSpec
-from vaepipe.core import build, seeded
+from vaepipe.core import Stream, build, seeded
 from vaepipe.tracking.base import Tracker
 from vaepipe.tracking.memory import MemoryTracker
 from vaepipe.tracking.mlflow import MLflowTracker
@@ -39,7 +39,7 @@ def model_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "decoder": mlp,
         "likelihood": registry.part("likelihoods", "bernoulli"),
     }
-    with seeded(0):
+    with seeded(Stream(0)):
         model = build((3,), data, **parts)
         x = torch.bernoulli(torch.full((4, *data.shape), 0.5))
     card = {

@@ -7,7 +7,7 @@ import torch
 from fits import fit_task, own, part
 
 from vaepipe.compute.local import LocalCompute
-from vaepipe.core import StepContext, seeded
+from vaepipe.core import StepContext, Stream, seeded
 from vaepipe.journal import Journal
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.testing.exact import PPCA
@@ -28,7 +28,7 @@ def fitter(step, accumulate, **options):
         clip=None,
         steps=3,
         num_examples=24,
-        seed=lambda number: number,
+        noise=Stream,
         reduce=lambda value: value,
         accumulate=accumulate,
         **options,
@@ -38,7 +38,7 @@ def fitter(step, accumulate, **options):
 def ended(accumulate, rows=8):
     """Weights and metrics after an epoch of an objective without noise, so that parts compare."""
     ppca = PPCA.random(5, 2, seed=1)
-    with seeded(3):
+    with seeded(Stream(3)):
         step = Step(ppca.model(), own("Noiseless").build())
         x = ppca.draw(3 * rows)
     terms = fitter(step, accumulate).epoch(0, x.split(rows))

@@ -8,7 +8,7 @@ import torch
 from fits import fit_task, model_spec, part
 
 from vaepipe import files, registry
-from vaepipe.core import DataSpec, build, seeded
+from vaepipe.core import DataSpec, Stream, build, seeded
 from vaepipe.errors import BundleError
 from vaepipe.training import bundle
 
@@ -17,7 +17,7 @@ PRIORS = ("standard_normal", "mixture", "vamp")
 
 def model_and_card(data, **changes):
     task = fit_task(data, "/nowhere", **changes)
-    with seeded(3):
+    with seeded(Stream(3)):
         model = build(task.model.latent_shape, DataSpec.from_dict(data.spec), **task.model.parts())
     card = {
         "vaepipe": "0.0.1",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaepipe.core import Estimate, Objective, Part, Phase, StepContext
+from vaepipe.core import Estimate, Objective, Part, Phase, StepContext, Stream
 from vaepipe.core.model import LatentModel
 from vaepipe.errors import TrainingError
 from vaepipe.training import loop, optim
@@ -61,7 +61,7 @@ def fitter(objective, lr=0.1, clip=None, steps=5):
         clip=clip,
         steps=steps,
         num_examples=20,
-        seed=lambda number: number,
+        noise=Stream,
         reduce=lambda value: value,
     )
 

@@ -14,7 +14,7 @@ from fits import fit_task, model_spec, part
 from vaepipe import files
 from vaepipe.compute import jobs
 from vaepipe.compute.base import DataRef
-from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.core import SUPPORTS, DataSpec, Stream, build, seeded
 from vaepipe.data import schema, shards
 from vaepipe.evaluation import validate
 from vaepipe.pipeline.stages import data as data_stage
@@ -127,7 +127,7 @@ def test_active_units_of_a_flow_are_counted_over_sorted_rows_of_all_kinds():
     """Where means need draws, 500 rows are looked at: here the first 500 are all the same."""
     spec = replace(model_spec(), family=part("families", "iaf"))
     data = DataSpec((8,), SUPPORTS["real"], 100)
-    with seeded(0):
+    with seeded(Stream(0)):
         parts = {**spec.parts(), "likelihood": part("likelihoods", "gaussian")}
         model = build(spec.latent_shape, data, **parts)
         x = torch.cat([torch.zeros(500, 8), 10 * torch.randn(500, 8)])

@@ -11,7 +11,7 @@ import torch
 
 from vaepipe import registry
 from vaepipe.compute.base import ModelSpec
-from vaepipe.core import SUPPORTS, DataSpec, build, seeded
+from vaepipe.core import SUPPORTS, DataSpec, Stream, build, seeded
 from vaepipe.data import schema
 from vaepipe.pipeline.report import Sample, Section
 from vaepipe.training import bundle
@@ -106,7 +106,7 @@ def fitted(tmp_path_factory):
         "decoder": part("networks", "mlp", {"hidden": [16]}),
         "likelihood": part("likelihoods", "bernoulli"),
     }
-    with seeded(0):
+    with seeded(Stream(0)):
         model = build((2,), spec, **parts)
         stored = torch.randint(0, 17, (30, 1, 8, 8), dtype=torch.uint8)
     card = {

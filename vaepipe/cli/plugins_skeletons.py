@@ -354,7 +354,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from vaepipe.core import SUPPORTS, DataSpec
+from vaepipe.core import SUPPORTS, DataSpec, Purpose, stream
 from vaepipe.data.schema import record
 from vaepipe.datasets.base import Dataset, Uniform
 
@@ -388,7 +388,8 @@ class $cls(Dataset):
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Rows with `id` and `x`."""
-        rng = np.random.default_rng(self._seed)
+        own = stream(self._seed, Purpose.PLUGIN, "$cls")
+        rng = np.random.default_rng(own.word)
         angle, noise = rng.uniform(0, 2 * np.pi, self._rows), rng.normal(size=(self._rows, 2))
         x = np.stack([np.cos(angle), np.sin(angle)], 1) + 0.1 * noise
         ids = self._ids(split)

@@ -19,7 +19,7 @@ from vaepipe.cli.standalone import model_option, picture_option
 @workspace_option
 def command(model: str, count: int, output: Path, mean: bool, seed: int, workspace: str) -> int:
     """Draw z ~ p(z) and x ~ p(x | z)."""
-    from vaepipe.core import seeded
+    from vaepipe.core import Purpose, seeded, stream
     from vaepipe.evaluation.moments import typical
     from vaepipe.pipeline import references, samples
     from vaepipe.training import bundle
@@ -27,7 +27,7 @@ def command(model: str, count: int, output: Path, mean: bool, seed: int, workspa
     samples.check_output(output)
     folder, _ = references.find_bundle(model, workspace)
     loaded = bundle.load(folder)
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.PRIOR_SAMPLES)):
         p = loaded.model.sample(count)
         x = typical(p, samples.DRAWS) if mean else p.sample()
     samples.write(output, x, loaded.data, loaded.lexicon)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaepipe.compute.latents import codes_of
-from vaepipe.core import Cap, LatentModel, OwnDraws, provided
+from vaepipe.core import Cap, LatentModel, OwnDraws, Purpose, provided, stream
 from vaepipe.evaluation import aggregate
 from vaepipe.evaluation.moments import has_moments
 from vaepipe.evaluation.proposals import MOMENT_DRAWS, row_draws
@@ -76,8 +76,8 @@ def _codes(model: LatentModel, h: Tensor) -> Iterator[Line]:
 def _neighbours(
     model: LatentModel, h: Tensor, ids: Sequence[int], labels: Sequence[Any], seed: int
 ) -> Line:
-    q = model.inference.head(h)
-    means = q.mean if has_moments(q) else row_draws(model, h, ids, MOMENT_DRAWS, seed)[1].mean(0)
+    q, own = model.inference.head(h), stream(seed, Purpose.NEIGHBOURS)
+    means = q.mean if has_moments(q) else row_draws(model, h, ids, MOMENT_DRAWS, own)[1].mean(0)
     agree = aggregate.neighbours_agree(means.flatten(1), labels)
     k = min(aggregate.NEIGHBOURS, len(h) - 1)
     text = f"{k} nearest neighbours of posterior means, leave-one-out among {len(h)}"

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaepipe import files
 from vaepipe.compute import aggregate
 from vaepipe.compute.latents import codes_of
-from vaepipe.core import examples, seeded
+from vaepipe.core import Purpose, examples, seeded, stream
 from vaepipe.data import schema, shards
 from vaepipe.data.sources import Source, check_unchanged
 from vaepipe.datasets.base import Dataset
@@ -29,10 +29,8 @@ from vaepipe.training import bundle
 
 COLUMNS = ("elbo", "log_lik", "rate", "log_evidence", "log_evidence_se", "ess", "khat")
 MORE = ("w_max", "recon_mse")
-VERSION = 2
+VERSION = 3
 """Of the columns and values of parts: parts of another version are made again."""
-_SIMULATED_SEED = 0x51D
-"""Added to the seed: the draws that made an example are not those that score it."""
 PATHS_AT_ONCE = 8
 """Examples whose annealed paths are followed together."""
 
@@ -67,7 +65,7 @@ class Evaluator:
         self.dataset: Dataset = PartSpec.from_dict(common["dataset"]).build()
         self.sources = {k: Source.from_dict(v) for k, v in common["sources"].items()}
         self.seed, self.parts = int(common["seed"]), Path(common["parts"])
-        with seeded(self.seed):
+        with seeded(stream(self.seed, Purpose.PROBE)):
             self.discrete = self._codes(examples(self.spec, 1).to(self.device), 1) is not None
 
     def __call__(self, unit: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,7 +230,8 @@ class Evaluator:
         found = bdmc(self.model, n, path=path, seed=self.seed, first=first)
         ids = np.arange(first, first + n)
         _, x = simulated(self.model, ids.tolist(), self.seed)
-        evidence = self._score(x, ids.tolist(), self.seed + _SIMULATED_SEED).log_evidence
+        own = stream(self.seed, Purpose.SIMULATED_EVIDENCE).word
+        evidence = self._score(x, ids.tolist(), own).log_evidence
         columns = {"id": ids, "log_evidence": _numpy(evidence)}
         columns |= {name: _numpy(each) for name, each in found._asdict().items()}
         for name in ("log_evidence", "lower", "upper"):

@@ -26,7 +26,7 @@ from vaepipe.compute import outputs
 from vaepipe.compute.base import TrainTask
 from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP
 from vaepipe.compute.snapshots import Snapshots, rows_kept
-from vaepipe.core import Shape, build, row_seed, seeded
+from vaepipe.core import Purpose, Shape, Stream, build, seeded, stream
 from vaepipe.data import shards
 from vaepipe.data.batches import Batches
 from vaepipe.datasets.base import Dataset
@@ -38,8 +38,6 @@ from vaepipe.training.average import Average
 
 EVIDENCE = "val/log_evidence"
 """What the best weights are chosen by: it does not depend on the objective."""
-INITIAL, ORDER, NOISE = range(3)
-"""Streams of a fit's seed: first weights, order of the rows, noise of the epochs."""
 
 Report = Callable[[dict[str, float]], str | None]
 
@@ -194,9 +192,9 @@ class _Job:
         for _, x in self.batches.epoch(number):
             yield self.dataset.tensor(x, partial(torch.rand, x.shape, device=x.device))
 
-    def _noise(self, number: int) -> int:
-        """The seed of an epoch on this rank."""
-        return row_seed(row_seed(row_seed(self.task.seed, NOISE), number), self.rank)
+    def _noise(self, number: int) -> Stream:
+        """The noise of an epoch on this rank."""
+        return stream(self.task.seed, Purpose.TRAINING_NOISE, number, self.rank)
 
     def _after(self, epoch: int, terms: dict[str, float]) -> bool:
         """Keep what an epoch was worth; whether that is enough."""
@@ -304,9 +302,9 @@ class _Job:
 
     def _batches(self) -> Batches:
         split = shards.open_split(self.task.data.path, "train")
-        seed = row_seed(self.task.seed, ORDER)
+        order = stream(self.task.seed, Purpose.ORDER_OF_ROWS)
         size = self.task.batch_size
-        return Batches(split, size, seed, self.rank, self.world_size, self.device)
+        return Batches(split, size, order, self.rank, self.world_size, self.device)
 
     def _fitter(self) -> loop.Fitter:
         task = self.task
@@ -319,7 +317,7 @@ class _Job:
             clip=task.optimizer.get("clip"),
             steps=self.batches.steps,
             num_examples=self.batches.split.num_rows,
-            seed=self._noise,
+            noise=self._noise,
             reduce=self._mean,
             accumulate=task.accumulate,
             normalize=bool(task.optimizer.get("normalize")),
@@ -377,7 +375,7 @@ class _Job:
 def _build(task: TrainTask) -> loop.Step:
     """Model and objective with their first weights, which the seed alone decides."""
     data = shards.load_spec(task.data.path)
-    with seeded(row_seed(task.seed, INITIAL)):
+    with seeded(stream(task.seed, Purpose.FIRST_WEIGHTS)):
         model = build(task.model.latent_shape, data, **task.model.parts())
         return loop.Step(model, task.objective.build())
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from vaepipe.core import LatentModel, has_closed_form, rate, refine, row_uniform
+from vaepipe.core import (
+    LatentModel,
+    Purpose,
+    has_closed_form,
+    rate,
+    refine,
+    row_uniform,
+    stream,
+)
 from vaepipe.core.row_noise import NoRowNoiseError, row_sample
 from vaepipe.data import schema
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, row_draws
@@ -22,8 +30,6 @@ DRAWS = 16
 """Samples behind a moment or a rate that has no closed form."""
 VALUES_AT_ONCE = 2**21
 """Values of draws that are held at the same time."""
-RESAMPLING = 1
-"""Added to the seed: the candidates of sampling-importance-resampling are draws of their own."""
 
 
 @final
@@ -87,7 +93,8 @@ class Latents:
             h = self.model.inference.features(x)
         h = h.to(x.dtype)
         steps = int(self.options["refine"])
-        return refine(self.model, x, h, steps=steps, seed=self.seed) if steps else h
+        own = stream(self.seed, Purpose.REFINEMENT)
+        return refine(self.model, x, h, steps=steps, noise=own) if steps else h
 
     def _draws(
         self, q: Distribution, h: Tensor, ids: np.ndarray, *, closed: bool
@@ -97,15 +104,17 @@ class Latents:
         wanted = max(self.samples, hidden)
         if not wanted:
             return q, None
-        return self._drawn(h, ids, wanted, self.seed)
+        return self._drawn(h, ids, wanted, Purpose.SAMPLES)
 
-    def _drawn(self, h: Tensor, ids: np.ndarray, k: int, seed: int) -> tuple[Distribution, Tensor]:
+    def _drawn(
+        self, h: Tensor, ids: np.ndarray, k: int, purpose: Purpose
+    ) -> tuple[Distribution, Tensor]:
         """k draws of each row, seeded by its id: of all rows at once where q allows it."""
-        q = self.model.inference.head(h)
+        q, own = self.model.inference.head(h), stream(self.seed, purpose)
         try:
-            return q, row_sample(q, torch.from_numpy(ids).to(h.device), k, seed)
+            return q, row_sample(q, torch.from_numpy(ids).to(h.device), k, own)
         except NoRowNoiseError:
-            return row_draws(self.model, h, ids.tolist(), k, seed)
+            return row_draws(self.model, h, ids.tolist(), k, own)
 
     def _extras(self, x: Tensor, z: Tensor, r: Tensor) -> dict[str, pa.Array]:
         wanted: Sequence[str] = self.options["extras"]
@@ -119,13 +128,14 @@ class Latents:
         """A draw from q^(K)(z | x): K candidates from q, one chosen by its importance weight.
 
         Cremer, Morris and Duvenaud (2017), section 3. The choice is the inverse of the weights'
-        distribution function at a uniform number that the row's id seeds.
+        distribution function at a uniform number of the row's own, which no candidate has seen.
         """
-        candidates, seed = int(self.options["sir"]), self.seed + RESAMPLING
-        q, z = self._drawn(h, ids, candidates, seed)
+        candidates = int(self.options["sir"])
+        q, z = self._drawn(h, ids, candidates, Purpose.SIR_CANDIDATES)
         log_w = log_likelihood(self.model, x, z) + p.log_prob(z) - q.log_prob(z)
         below = log_w.double().softmax(0).cumsum(0)
-        u = row_uniform(seed, torch.from_numpy(ids).to(x.device), (1,))[:, 0]
+        choice = stream(self.seed, Purpose.SIR_CHOICE)
+        u = row_uniform(choice, torch.from_numpy(ids).to(x.device), (1,))[:, 0]
         chosen = (below < u).sum(0).clamp(max=candidates - 1)
         return z[chosen, torch.arange(len(x), device=x.device)]
 

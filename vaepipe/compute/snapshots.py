@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vaepipe.core import seeded
+from vaepipe.core import Purpose, seeded, stream
 from vaepipe.data import schema, shards
 from vaepipe.evaluation.moments import has_moments, moments
 from vaepipe.training.loop import Step
@@ -72,7 +72,7 @@ class Snapshots:
             return
         training = step.model.training
         step.model.eval()
-        with seeded(0):
+        with seeded(stream(0, Purpose.SNAPSHOTS)):
             mean = self._means(step)
         step.model.train(training)
         self._write(epoch, mean)

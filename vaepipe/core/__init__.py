@@ -23,7 +23,7 @@ from vaepipe.core.mixture import Mixture as Mixture
 from vaepipe.core.mixture import log_prob_each as log_prob_each
 from vaepipe.core.model import LatentModel as LatentModel
 from vaepipe.core.model import centre as centre
-from vaepipe.core.noise import row_seed as row_seed
+from vaepipe.core.noise import by_row as by_row
 from vaepipe.core.noise import row_uniform as row_uniform
 from vaepipe.core.noise import seeded as seeded
 from vaepipe.core.objective import Estimate as Estimate
@@ -56,6 +56,8 @@ from vaepipe.core.spec import categories as categories
 from vaepipe.core.spec import provided as provided
 from vaepipe.core.spec import within as within
 from vaepipe.core.streams import Purpose as Purpose
+from vaepipe.core.streams import Stream as Stream
+from vaepipe.core.streams import row_seed as row_seed
 from vaepipe.core.streams import stream as stream
 from vaepipe.core.structured import Chain as Chain
 from vaepipe.core.structured import ConditionalNormal as ConditionalNormal
@@ -93,7 +95,9 @@ __all__ = [
     "Purpose",
     "Shape",
     "StepContext",
+    "Stream",
     "build",
+    "by_row",
     "categories",
     "centre",
     "check",

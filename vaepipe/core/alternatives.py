@@ -18,6 +18,7 @@ from vaepipe.core.noise import seeded
 from vaepipe.core.perceptron import Perceptron
 from vaepipe.core.rehearsal import rehearse
 from vaepipe.core.spec import Cap, DataSpec, Part, Shape, within
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.errors import PluginError
 from vaepipe.registry import PartSpec
 
@@ -92,7 +93,7 @@ class Asked:
 
     def _rehearses(self, latent_shape: Shape) -> bool:
         try:
-            with seeded(0):
+            with seeded(stream(0, Purpose.REHEARSAL, "alternatives")):
                 rehearse(self._model(latent_shape), _made(self.objective), self.data)
         except Exception:  # whatever a part raises, it is nothing to recommend
             return False

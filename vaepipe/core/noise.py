@@ -3,85 +3,136 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vaepipe.core.spec import Shape
+from vaepipe.core.streams import GOLDEN, MIX, WORD, Stream, mix, word_of
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_WORD = 2**64
+T = TypeVar("T")
+
+_WORDS = slice(24, 24 + 8 * 624)
+"""Bytes of a CPU generator's state that hold the 624 words of MT19937, each in eight bytes."""
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(stream: Stream) -> Iterator[None]:
     """Seed torch's generators (CPU, and the current GPU if in use) inside; restore them after.
 
+    torch seeds its CPU generator, MT19937, with the low 32 bits of a seed and drops the others;
+    a GPU's, Philox, with all 64. So on CPU two streams give the same numbers with probability
+    2^-32: next to nothing for the few streams of a fit or a report. Streams of rows, of which there
+    are many, are seeded with all their bits: see `by_row`.
+
+    Raises:
+        TypeError: a bare seed is given, which does not say what the numbers are for.
+
     Example:
-        >>> with seeded(1):
+        >>> from vaepipe.core import Purpose, stream
+        >>> with seeded(stream(1, Purpose.PRIOR_SAMPLES)):
         ...     a = torch.rand(2)
-        >>> with seeded(1):
+        >>> with seeded(stream(1, Purpose.PRIOR_SAMPLES)):
         ...     b = torch.rand(2)
         >>> torch.equal(a, b)
         True
     """
+    word = word_of(stream)
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(word)
         if gpus:
-            torch.cuda.manual_seed(seed)
+            torch.cuda.manual_seed(word)
         yield
 
 
-def row_seed(seed: int, row: int) -> int:
-    """A seed in [0, 2^63) for one row, stable between versions, machines and batchings.
+def by_row(
+    work: Callable[[int], T], ids: Iterable[int], stream: Stream, device: torch.device | str = "cpu"
+) -> list[T]:
+    """Call `work` with the place of each row, torch's generators seeded by the stream and its id.
 
-    Example:
-        >>> row_seed(0, 1) == row_seed(0, 1), row_seed(0, 1) == row_seed(1, 0)
-        (True, False)
-    """
-    return _mix(_mix(seed) + row * _GOLDEN) >> 1
-
-
-def row_uniform(seed: int, ids: Tensor, shape: Shape) -> Tensor:
-    """Uniform noise that depends on (seed, id, position) only: any batching gives the same.
-
-    The j-th value of a row is the j-th output of SplitMix64 (Steele, Lea and Flood, 2014,
-    figure 13) started from a hash of the seed and the row's id, cut to 24 bits.
+    All 63 bits of a row's stream go into the state of the CPU generator (SplitMix64 fills the 624
+    words of MT19937), so that a billion rows have a billion states. The generators are restored
+    after.
 
     Args:
-        seed: of the stream.
+        work: what to do with the row at a place 0, 1, ...
+        ids: the rows' ids, in their order.
+        stream: of all rows.
+        device: where `work` draws.
+
+    Returns:
+        The results, in the order of the rows.
+
+    Example:
+        >>> from vaepipe.core import Purpose, stream
+        >>> draw = lambda place: torch.rand(()).item()
+        >>> whole = by_row(draw, [3, 4, 5], stream(0, Purpose.SAMPLES))
+        >>> by_row(draw, [5], stream(0, Purpose.SAMPLES)) == whole[2:]
+        True
+    """
+    word_of(stream)
+    gpus = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    results = []
+    with torch.random.fork_rng(devices=gpus):
+        for place, number in enumerate(ids):
+            word = stream.at(int(number)).word
+            torch.default_generator.set_state(_cpu_state(word))
+            for gpu in gpus:
+                with torch.cuda.device(gpu):
+                    torch.cuda.manual_seed(word)
+            results.append(work(place))
+    return results
+
+
+def row_uniform(stream: Stream, ids: Tensor, shape: Shape) -> Tensor:
+    """Return uniform noise that depends on (stream, id, position) only, whatever the batching.
+
+    The j-th value of a row is the j-th output of SplitMix64 (Steele, Lea and Flood, 2014,
+    figure 13) started from a hash of the stream and the row's id, cut to 24 bits.
+
+    Args:
+        stream: what the noise is for.
         ids: int64 `[batch]`.
         shape: of one row's noise.
 
     Returns:
         float32 in [0, 1), `[batch, *shape]`, on the device of `ids`; the same on every device.
 
+    Raises:
+        TypeError: a bare seed is given, which does not say what the numbers are for.
+
     Example:
-        >>> ids = torch.arange(6)
-        >>> torch.equal(row_uniform(7, ids, (3,))[4:], row_uniform(7, ids[4:], (3,)))
+        >>> from vaepipe.core import Purpose, stream
+        >>> ids, flips = torch.arange(6), stream(7, Purpose.PLUGIN, "flips")
+        >>> torch.equal(row_uniform(flips, ids, (3,))[4:], row_uniform(flips, ids[4:], (3,)))
         True
     """
-    steps = torch.arange(1, math.prod(shape) + 1, device=ids.device) * _signed(_GOLDEN)
-    start = _mix_tensor(ids * _signed(_GOLDEN) + _signed(_mix(seed)))
-    bits = _shift(_mix_tensor(start[:, None] + steps), 40)
+    start = _mix_tensor(ids * _signed(GOLDEN) + _signed(mix(word_of(stream))))
+    bits = _shift(_outputs(start[:, None], math.prod(shape)), 40)
     return (bits.to(torch.float32) * 2.0**-24).reshape(len(ids), *shape)
 
 
-def _mix(v: int) -> int:
-    """The finaliser of SplitMix64, on a Python integer."""
-    v %= _WORD
-    for shift, factor in _MIX:
-        v = ((v ^ (v >> shift)) * factor) % _WORD
-    return v ^ (v >> 31)
+def _cpu_state(word: int) -> Tensor:
+    """A state of torch's CPU generator that follows from all bits of a word."""
+    state = torch.Generator().manual_seed(0).get_state()
+    start = torch.tensor(_signed(mix(word)))
+    state[_WORDS].view(torch.int64)[:] = _shift(_outputs(start, 624), 32)
+    return state
+
+
+def _outputs(start: Tensor, n: int) -> Tensor:
+    """The first n outputs of SplitMix64, 64 bits each, for states that broadcast with `[n]`."""
+    steps = torch.arange(1, n + 1, device=start.device) * _signed(GOLDEN)
+    return _mix_tensor(start + steps)
 
 
 def _mix_tensor(v: Tensor) -> Tensor:
-    """The same, on int64 tensors, whose products wrap around."""
-    for shift, factor in _MIX:
+    """The finaliser `mix`, on int64 tensors, whose products wrap around."""
+    for shift, factor in MIX:
         v = (v ^ _shift(v, shift)) * _signed(factor)
     return v ^ _shift(v, 31)
 
@@ -93,4 +144,4 @@ def _shift(v: Tensor, n: int) -> Tensor:
 
 def _signed(v: int) -> int:
     """An unsigned 64-bit word, read as int64."""
-    return v - _WORD if v >= _WORD // 2 else v
+    return v - WORD if v >= WORD // 2 else v

@@ -12,12 +12,14 @@ from vaepipe.core.divergence import rate
 from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
 from vaepipe.core.spec import Cap, provided
+from vaepipe.core.streams import Purpose, Stream, stream
 
 Drawn = tuple[Tensor, Tensor]
 """Draws z `[k, batch, *latent]` and their rate `[k, batch]`, nats."""
 
 _TAIL = 0.5
 """Share of the steps, the last ones, whose iterates are averaged."""
+_NOISE = stream(0, Purpose.REFINEMENT)
 _AT_ONCE = 32
 """Draws of a comparison that are decoded together."""
 
@@ -31,7 +33,7 @@ def refine(
     lr: float = 0.05,
     samples: int = 1,
     checks: int = 256,
-    seed: int = 0,
+    noise: Stream = _NOISE,
 ) -> Tensor:
     """Features h that maximise each example's ELBO, everything else fixed: mean-field SVI.
 
@@ -43,7 +45,7 @@ def refine(
     the iterates (Polyak and Juditsky, 1992); a row where that is not better than `h0` by a standard
     error, on `checks` common draws, stays at `h0`.
 
-    A row depends on its own x, h0 and the seed only: all rows see the same noise, Adam works on
+    A row depends on its own x, h0 and the stream only: all rows see the same noise, Adam works on
     single numbers, and no row's gradient reaches another (put a model with batch statistics into
     evaluation mode). It works under `no_grad` and `inference_mode`, and leaves the model's
     gradients and torch's generators alone.
@@ -56,7 +58,7 @@ def refine(
         lr: of Adam, in units of the features.
         samples: draws of z per example and step.
         checks: draws per example, at least 2, that compare the result with `h0`; 0: no comparison.
-        seed: of the noise.
+        noise: of the draws.
 
     Returns:
         `[batch, *feature_shape]`, a constant.
@@ -72,7 +74,7 @@ def refine(
         >>> refine(model, x, h0, steps=5).shape == h0.shape
         True
     """
-    with seeded(seed), torch.inference_mode(False), torch.enable_grad():
+    with seeded(noise), torch.inference_mode(False), torch.enable_grad():
         x, start = x.clone(), h0.detach().clone()
         row_elbo = _RowELBO(model, x, start)
         result = _ascend(row_elbo, start, steps, lr, samples)
@@ -81,9 +83,12 @@ def refine(
     return result
 
 
-def fresh_seed() -> int:
-    """A seed drawn from torch's own generator on the host, so that no device is waited for."""
-    return int(torch.randint(2**62, (), device="cpu"))
+def fresh_stream() -> Stream:
+    """Return a stream drawn from torch's own generator on the host, without waiting for a device.
+
+    Its purpose is that of the stream which seeded the generator.
+    """
+    return Stream(int(torch.randint(2**62, (), device="cpu")))
 
 
 @final
@@ -101,7 +106,7 @@ class _RowELBO:
             self.p = model.p_z().z
         self.draw = self._together if self._vectorises(like) else self._apart
 
-    def __call__(self, h: Tensor, k: int, noise: int) -> Tensor:
+    def __call__(self, h: Tensor, k: int, noise: Stream) -> Tensor:
         """Its integrand `[k, batch]`, nats, at k draws of this noise."""
         z, cost = self.draw(h, k, noise)
         return self.generator(z).log_prob(self.x) - cost
@@ -115,11 +120,11 @@ class _RowELBO:
         # Without gradients values are compared: near the posterior these hardly vary.
         return z.squeeze(1), (q.log_prob(z) - self.p.log_prob(z)).squeeze(1)
 
-    def _together(self, h: Tensor, k: int, noise: int) -> Drawn:
+    def _together(self, h: Tensor, k: int, noise: Stream) -> Drawn:
         with seeded(noise):
             return torch.vmap(self._one, (0, None), 1, randomness="same")(h, k)
 
-    def _apart(self, h: Tensor, k: int, noise: int) -> Drawn:
+    def _apart(self, h: Tensor, k: int, noise: Stream) -> Drawn:
         rows = []
         for row in h:
             with seeded(noise):
@@ -131,7 +136,7 @@ class _RowELBO:
         """Whether vmap knows all that a draw does; what fails in both ways will say why."""
         try:
             with torch.no_grad():
-                self._together(like[:1], 1, 0)
+                self._together(like[:1], 1, _NOISE)
         except RuntimeError:
             return False
         return True
@@ -143,7 +148,7 @@ def _ascend(elbo: _RowELBO, start: Tensor, steps: int, lr: float, samples: int) 
     adam, total = Adam([h], lr=lr), torch.zeros_like(start)
     kept = max(1, round(_TAIL * steps))
     for step in range(steps):
-        loss = -elbo(h, samples, fresh_seed()).mean(0).sum()
+        loss = -elbo(h, samples, fresh_stream()).mean(0).sum()
         (h.grad,) = torch.autograd.grad(loss, [h])
         adam.step()
         if step >= steps - kept:
@@ -156,7 +161,7 @@ def _better(elbo: _RowELBO, start: Tensor, result: Tensor, checks: int) -> Tenso
     with torch.no_grad():
         parts = []
         for done in range(0, checks, _AT_ONCE):
-            k, noise = min(_AT_ONCE, checks - done), fresh_seed()
+            k, noise = min(_AT_ONCE, checks - done), fresh_stream()
             parts.append(elbo(result, k, noise) - elbo(start, k, noise))
     gain = torch.cat(parts)  # [checks, batch]
     better = gain.mean(0) > gain.std(0) / checks**0.5

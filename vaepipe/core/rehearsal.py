@@ -14,6 +14,7 @@ from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
 from vaepipe.core.objective import Estimate, Objective, Phase, StepContext
 from vaepipe.core.spec import DataSpec, Part
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.errors import CompatibilityError
 
 _BATCH = 2
@@ -40,7 +41,7 @@ def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assemb
             gradient.
     """
     stage = _Stage(copy.deepcopy(model), copy.deepcopy(objective), data)
-    with seeded(0), torch.enable_grad():
+    with seeded(stream(0, Purpose.REHEARSAL)), torch.enable_grad():
         x = stage.examples()
         notes = stage.compare(x)
         trained = {name for phase in stage.objective.phases() for name in stage.play(phase, x)}

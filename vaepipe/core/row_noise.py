@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vaepipe.core.noise import row_seed, row_uniform
+from vaepipe.core.noise import row_uniform
+from vaepipe.core.streams import Stream
 
 HALF_STEP = 2.0**-25
 """Puts numbers with 24 bits from [0, 1) into the middle of their steps: none of them is 0."""
@@ -21,8 +22,8 @@ class NoRowNoiseError(NotImplementedError):
 
 
 @torch.no_grad()
-def row_sample(q: Distribution, ids: Tensor, k: int, seed: int) -> Tensor:
-    """k draws of each row, `[k, batch, *event]`, which depend on seed and id only.
+def row_sample(q: Distribution, ids: Tensor, k: int, stream: Stream) -> Tensor:
+    """k draws of each row, `[k, batch, *event]`, which depend on stream and id only.
 
     The distribution draws as ever; whatever it asks of torch's generators is answered from the
     rows' own numbers (`row_uniform`), so any batching gives the same draws without a loop.
@@ -31,19 +32,21 @@ def row_sample(q: Distribution, ids: Tensor, k: int, seed: int) -> Tensor:
         q: of batch shape `[batch]`.
         ids: int64 `[batch]`, on the device of `q`.
         k: draws of a row.
-        seed: of the draws, together with the id.
+        stream: what the draws are for; the n-th noise that `q` asks for is that of `stream.at(n)`.
 
     Raises:
         NoRowNoiseError: `q` uses a kind of noise that is not known here, or not one for each row.
 
     Example:
+        >>> from vaepipe.core import Purpose, stream
+        >>> own = stream(0, Purpose.SAMPLES)
         >>> q = torch.distributions.Normal(torch.zeros(6), torch.ones(6))
         >>> ids = torch.arange(6)
         >>> part = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
-        >>> torch.equal(row_sample(q, ids, 3, 0)[:, 4:], row_sample(part, ids[4:], 3, 0))
+        >>> torch.equal(row_sample(q, ids, 3, own)[:, 4:], row_sample(part, ids[4:], 3, own))
         True
     """
-    with _RowNoise(ids, k, seed):
+    with _RowNoise(ids, k, stream):
         return q.sample(torch.Size((k,)))
 
 
@@ -51,9 +54,9 @@ def row_sample(q: Distribution, ids: Tensor, k: int, seed: int) -> Tensor:
 class _RowNoise(TorchDispatchMode):
     """Answers what is asked of torch's generators inside the block."""
 
-    def __init__(self, ids: Tensor, k: int, seed: int) -> None:
+    def __init__(self, ids: Tensor, k: int, stream: Stream) -> None:
         super().__init__()
-        self.ids, self.k, self.seed, self.asked = ids, k, seed, 0
+        self.ids, self.k, self.stream, self.asked = ids, k, stream, 0
 
     def __torch_dispatch__(
         self,
@@ -74,10 +77,10 @@ class _RowNoise(TorchDispatchMode):
         """U(0, 1) of a shape whose dimension `rows` counts the rows; another stream each time."""
         if len(shape) <= rows or shape[rows] != len(self.ids):
             raise NoRowNoiseError(f"noise of shape {tuple(shape)} for {len(self.ids)} rows")
-        seed = row_seed(self.seed, self.asked) if self.asked else self.seed
+        own = self.stream.at(self.asked)
         self.asked += 1
         rest = (*shape[:rows], *shape[rows + 1 :])
-        return row_uniform(seed, self.ids, rest).movedim(0, rows)
+        return row_uniform(own, self.ids, rest).movedim(0, rows)
 
     def normal(self, like: Tensor) -> Tensor:
         """N(0, 1), shaped like a tensor `[k, batch, ...]`."""

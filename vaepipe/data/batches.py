@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaepipe.core.streams import Stream
 from vaepipe.data.shards import Split, Unit
 from vaepipe.errors import DataError
 
@@ -29,7 +30,7 @@ class Batches:
     Args:
         split: the examples.
         batch_size: examples of one optimiser step over all ranks together.
-        seed: of the order.
+        order: the stream that decides it.
         rank: this worker's number; it takes its equal share of every batch.
         world_size: number of workers.
         device: where the batches are wanted.
@@ -43,14 +44,14 @@ class Batches:
         self,
         split: Split,
         batch_size: int,
-        seed: int,
+        order: Stream,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         """Read a split that fits; nothing is read of one that does not."""
-        self.split, self.seed, self.device = split, seed, torch.device(device)
+        self.split, self.order, self.device = split, order, torch.device(device)
         self.rank, self.world_size = rank, world_size
         self.local = min(batch_size, split.num_rows) // world_size
         if self.local == 0:
@@ -68,7 +69,7 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Ids `[batch]` and stored values `[batch, *shape]` of every step of an epoch."""
-        rng = np.random.default_rng([self.seed, number])
+        rng = np.random.default_rng([self.order.word, number])
         windows = self._resident(rng) if self._held else self._streamed(rng)
         return self._steps(windows)
 

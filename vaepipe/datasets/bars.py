@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import SUPPORTS, DataSpec
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.data.schema import record, to_vectors
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.splits import by_id
@@ -21,7 +22,6 @@ from vaepipe.errors import DataError
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 _BATCH = 4096
-_WHICH, _PRESENT, _FLIPPED = range(3)
 
 
 @final
@@ -86,7 +86,7 @@ class Bars(Dataset):
         """The planted bars `[K, size, size]`, of 0 and 1."""
         rows = np.repeat(np.eye(self._size, dtype=np.uint8)[:, :, None], self._size, axis=2)
         bars = np.concatenate([rows, rows.transpose(0, 2, 1)])
-        order = self._uniform(_WHICH, np.zeros(1, np.int64), len(bars))[0].argsort(kind="stable")
+        order = self._uniform("which", np.zeros(1, np.int64), len(bars))[0].argsort(kind="stable")
         return bars[np.sort(order[: self._features])]
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
@@ -109,12 +109,13 @@ class Bars(Dataset):
         return by_id(np.arange(self._count), FRACTIONS)
 
     def _record(self, ids: np.ndarray, bars: np.ndarray) -> pa.RecordBatch:
-        planted = (self._uniform(_PRESENT, ids, len(bars)) < self._probability).astype(np.uint8)
+        planted = (self._uniform("present", ids, len(bars)) < self._probability).astype(np.uint8)
         clean = planted @ bars > 0
-        flipped = self._uniform(_FLIPPED, ids, bars.shape[1]) < self._noise
+        flipped = self._uniform("flipped", ids, bars.shape[1]) < self._noise
         x = (clean ^ flipped).astype(np.uint8).reshape(-1, 1, self._size, self._size)
         return record(ids, x, {"label": planted.sum(1).astype(int), "planted": to_vectors(planted)})
 
-    def _uniform(self, stream: int, ids: np.ndarray, count: int) -> np.ndarray:
-        """Numbers in [0, 1) `[n, count]`, of three streams that share nothing."""
-        return row_uniform(3 * self._seed + stream, torch.from_numpy(ids), (count,)).numpy()
+    def _uniform(self, what: str, ids: np.ndarray, count: int) -> np.ndarray:
+        """Numbers in [0, 1) `[n, count]`, of a stream for each thing that is drawn."""
+        own = stream(self._seed, Purpose.BARS, what)
+        return row_uniform(own, torch.from_numpy(ids), (count,)).numpy()

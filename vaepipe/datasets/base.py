@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import DataSpec
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.data.lexicon import Lexicon
 
 Uniform = Callable[[], Tensor]
@@ -70,7 +71,8 @@ class Dataset(ABC):
 
     def frozen(self, x: Tensor, ids: Tensor) -> Tensor:
         """The view of evaluation: its noise depends on the row's id alone."""
-        return self.tensor(x, lambda: row_uniform(self.noise_seed, ids, x.shape[1:]))
+        noise = stream(self.noise_seed, Purpose.BINARIZATION)
+        return self.tensor(x, lambda: row_uniform(noise, ids, x.shape[1:]))
 
 
 def bernoulli(probability: Tensor, uniform: Uniform) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
+from vaepipe.core.streams import Purpose, stream
 from vaepipe.datasets.base import Uniform, bernoulli
 
 Binarize = Literal["dynamic", "static", "threshold", "none", "levels"]
@@ -47,7 +48,8 @@ class GreyView:
         if self.binarize != "static":
             return x
         grey = torch.tensor(x) / self.levels
-        noise = row_uniform(self.seed, torch.from_numpy(ids), grey.shape[1:])
+        own = stream(self.seed, Purpose.BINARIZATION)
+        noise = row_uniform(own, torch.from_numpy(ids), grey.shape[1:])
         return (noise < grey).to(torch.uint8).numpy()
 
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from annotated_types import Gt, MinLen
 
 from vaepipe.core.noise import row_uniform
+from vaepipe.core.streams import Purpose, stream
 
-_SEED = 20_240_229  # of the hash; a part of the format: changing it moves rows between splits
+_HASH = stream(0, Purpose.SPLITS)  # a part of the format: changing it moves rows between splits
 
 Fractions = Annotated[dict[str, Annotated[float, Gt(0)]], MinLen(1)]
 """Shares of the rows, by the names of splits; they are divided by their sum."""
@@ -25,7 +26,7 @@ def by_id(ids: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarr
         >>> bool((masks["train"] ^ masks["test"]).all())
         True
     """
-    noise = row_uniform(_SEED, torch.from_numpy(np.asarray(ids, np.int64)), (1,))[:, 0]
+    noise = row_uniform(_HASH, torch.from_numpy(np.asarray(ids, np.int64)), (1,))[:, 0]
     edges = np.cumsum(list(fractions.values()))
     which = np.searchsorted(edges[:-1] / edges[-1], noise.double().numpy(), side="right")
     return {name: which == number for number, name in enumerate(fractions)}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaepipe.core import LatentModel
+from vaepipe.core import LatentModel, Purpose, Stream, stream
 from vaepipe.evaluation.decoding import log_likelihood
 from vaepipe.evaluation.proposals import (
     Draws,
@@ -38,8 +38,6 @@ _WIDEN = 1.15
 """Kernels are drawn a little wider than fitted: weights stay bounded."""
 _TAIL_SHARE, _TAIL_SCALE = 0.25, 3.0
 """Beside each kernel stands a wider one of less weight."""
-_SEED = 0x5EED
-"""Added to the seed: draws of the pilot are not those of the estimate."""
 
 
 class _Fit(NamedTuple):
@@ -72,13 +70,14 @@ def refined(
         seed: of every draw, together with the id.
         steps: of Adam.
     """
-    best = refined_features(model, x, h, steps, seed)
-    start = defensive(model, best, ids, seed + _SEED, _PILOT_SHARES)
-    mean, scale = row_moments(model, best, ids, seed)
+    best = refined_features(model, x, h, steps, stream(seed, Purpose.PROPOSAL_REFINEMENT))
+    start = defensive(model, best, ids, seed, _PILOT_SHARES, Purpose.PROPOSAL_PILOT)
+    mean, scale = row_moments(model, best, ids, stream(seed, Purpose.PROPOSAL_MOMENTS))
     if mean[0].numel() > KERNEL_DIMS or len(start.makers) < 3:
         return defensive(model, best, ids, seed)
     fit = _learn(model, x, start, mean, scale)
-    return _with_kernels(defensive(model, best, ids, seed), fit, 0.3, seed)
+    final = defensive(model, best, ids, seed)
+    return _with_kernels(final, fit, 0.3, final.stream)
 
 
 def evaluations(steps: int, latent_dims: int) -> int:
@@ -110,7 +109,7 @@ def _learn(
         every = torch.cat(draws)
         log_w = torch.cat(joint) - _density(used, ROUNDS, every)
         fit = _fitted(every, log_w, scale, _EFFECTIVE[number])
-        proposal = _with_kernels(start, fit, 0.3, start.seed + 1 + number)
+        proposal = _with_kernels(start, fit, 0.3, start.stream.at("kernels", number))
     assert fit is not None
     return fit
 
@@ -191,7 +190,7 @@ def _em(
 
 
 def _with_kernels(
-    start: MixtureProposal, fit: _Fit, defensive_share: float, seed: int
+    start: MixtureProposal, fit: _Fit, defensive_share: float, stream: Stream
 ) -> MixtureProposal:
     """The kernels, and the defensive mixture beside them."""
 
@@ -201,4 +200,4 @@ def _with_kernels(
     makers: list[Maker] = [*start.makers, kernels]  # type: ignore[list-item]
     rest = torch.full_like(start.shares[:, :1], 1 - defensive_share)
     shares = torch.cat([defensive_share * start.shares, rest], 1)
-    return MixtureProposal(makers, shares, start.h, start.ids, seed)
+    return MixtureProposal(makers, shares, start.h, start.ids, stream)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaepipe.core import LatentModel
+from vaepipe.core import LatentModel, Purpose, stream
 from vaepipe.evaluation.proposals import row_draws
 
 NEIGHBOURS = 15
 _VALUES = 2**22
-_SEED = 0xA66
 
 
 class Surgery(NamedTuple):
@@ -56,7 +55,7 @@ def surgery(model: LatentModel, h: Tensor, ids: Sequence[int], *, seed: int = 0)
         >>> bool(parts.mutual_information.mean() <= math.log(8))
         True
     """
-    _, z = row_draws(model, h, ids, 1, seed + _SEED)
+    _, z = row_draws(model, h, ids, 1, stream(seed, Purpose.SURGERY))
     z, n = z[0], len(h)
     own, mixed, marginals = _densities(model, h, z)
     log_q = mixed - math.log(n)

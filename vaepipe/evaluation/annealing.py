@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vaepipe.core import Cap, LatentModel, provided, row_seed, row_uniform
+from vaepipe.core import (
+    Cap,
+    LatentModel,
+    Purpose,
+    Stream,
+    by_row,
+    provided,
+    row_uniform,
+    stream,
+)
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation.proposals import is_real, normals, row_moments
 from vaepipe.evaluation.weights import summarise_weights
@@ -95,7 +104,7 @@ def ais(
         >>> ais(ppca.model(), ppca.draw(3), [0, 1, 2], path=path).value.shape
         torch.Size([3])
     """
-    paths = _Paths.of(model, x, ids, path, seed)
+    paths = _Paths.of(model, x, ids, path, stream(seed, Purpose.ANNEALING))
     log_w = paths.forward(paths.tuned(), path.chains)
     value, se, _ = summarise_weights(log_w)
     return Annealed(value, se)
@@ -122,7 +131,7 @@ def bdmc(model: LatentModel, n: int, *, path: Annealing, seed: int = 0, first: i
     """
     ids = range(first, first + n)
     z, x = simulated(model, ids, seed)
-    paths = _Paths.of(model, x, ids, path, seed)
+    paths = _Paths.of(model, x, ids, path, stream(seed, Purpose.SIMULATED_ANNEALING))
     steps = paths.tuned()
     lower, _, _ = summarise_weights(paths.forward(steps, path.chains))
     upper, _, _ = summarise_weights(-paths.backward(steps, z, path.chains))
@@ -133,14 +142,13 @@ def bdmc(model: LatentModel, n: int, *, path: Annealing, seed: int = 0, first: i
 def simulated(model: LatentModel, ids: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     """z* ~ p(z) `[n, *latent]` and x ~ p(x | z*) `[n, *x]`, each pair seeded by its number."""
     p = model.p_z().z
+
+    def one(_: int) -> tuple[Tensor, Tensor]:
+        z = p.sample(torch.Size((1,)))
+        return z, model.generator(z).sample()
+
     device = next(model.parameters()).device
-    devices = [device] if device.type == "cuda" else []
-    pairs = []
-    with torch.random.fork_rng(devices=devices):
-        for number in ids:
-            torch.manual_seed(row_seed(seed, number))
-            z = p.sample(torch.Size((1,)))
-            pairs.append((z, model.generator(z).sample()))
+    pairs = by_row(one, ids, stream(seed, Purpose.SIMULATION), device)
     z, x = zip(*pairs, strict=True)
     return torch.cat(z), torch.cat(x)
 
@@ -150,26 +158,31 @@ class _Paths:
     """Annealed paths of a batch of examples, `[chains, batch, *latent]` at a time."""
 
     def __init__(
-        self, model: LatentModel, x: Tensor, start: Independent, ids: Tensor, shape: Annealing
+        self,
+        model: LatentModel,
+        x: Tensor,
+        start: Independent,
+        ids: Tensor,
+        shape: Annealing,
+        stream: Stream,
     ) -> None:
         self.model, self.x, self.start, self.ids, self.shape = model, x, start, ids, shape
-        self.seed = 0
+        self.stream = stream
         self.scale = start.base_dist.scale
         self.p = model.p_z().z
 
     @classmethod
     def of(
-        cls, model: LatentModel, x: Tensor, ids: Sequence[int], path: Annealing, seed: int
+        cls, model: LatentModel, x: Tensor, ids: Sequence[int], path: Annealing, stream: Stream
     ) -> _Paths:
         """Where paths begin, from q(z | x)."""
         _check(model)
         with torch.no_grad():
             h = model.inference.features(x)
-            mean, scale = row_moments(model, h, ids, seed)
+            mean, scale = row_moments(model, h, ids, stream.at("start"))
             start = normals(mean, _WIDER * scale)
-            made = cls(model, x, start, torch.as_tensor(list(ids), device=x.device), path)
-        made.seed = seed
-        return made
+            numbers = torch.as_tensor(list(ids), device=x.device)
+            return cls(model, x, start, numbers, path, stream)
 
     def tuned(self) -> list[Tensor]:
         """A step size for each temperature and example, from a forward run of a few chains."""
@@ -256,16 +269,14 @@ class _Paths:
 
     def _normal(self, chains: int, t: int, what: str) -> Tensor:
         """Standard Normal noise `[chains, batch, *latent]` that ids seed."""
-        u = self._noise((chains, *self.start.event_shape), 2 * t, what)
+        u = self._noise((chains, *self.start.event_shape), what, "momenta", t)
         return torch.special.ndtri(u).transpose(0, 1).to(self.x.dtype)
 
     def _uniform(self, chains: int, t: int, what: str) -> Tensor:
-        return self._noise((chains,), 2 * t + 1, what).T.to(self.x.dtype)
+        return self._noise((chains,), what, "accept", t).T.to(self.x.dtype)
 
-    def _noise(self, shape: tuple[int, ...], stream: int, what: str) -> Tensor:
-        kind = ("tune", "forward", "backward").index(what)
-        seed = row_seed(row_seed(self.seed, kind), stream)
-        return row_uniform(seed, self.ids, shape).double() + 2.0**-25
+    def _noise(self, shape: tuple[int, ...], *keys: str | int) -> Tensor:
+        return row_uniform(self.stream.at(*keys), self.ids, shape).double() + 2.0**-25
 
 
 def _check(model: LatentModel) -> None:

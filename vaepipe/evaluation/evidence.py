@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import LatentModel, centre, has_closed_form, rate, rate_per_dimension
+from vaepipe.core import (
+    LatentModel,
+    Purpose,
+    centre,
+    has_closed_form,
+    rate,
+    rate_per_dimension,
+    stream,
+)
 from vaepipe.evaluation.adaptive import refined
 from vaepipe.evaluation.decoding import log_likelihood as log_likelihood
 from vaepipe.evaluation.decoding import rows_at_once, squared_error
@@ -30,8 +38,6 @@ ELBO_DRAWS = 100
 """Samples of q(z | x) behind the ELBO where the evidence has another proposal."""
 REFINED_ROWS = 16
 """Rows that are refined together: steps cost little more for many rows than for one."""
-_ELBO_SEED = 0xE1B0
-_MOMENT_SEED = 0x3032
 
 
 class Scores(NamedTuple):
@@ -164,10 +170,11 @@ def _block(
     else:
         mixture = _mixture(model, x, h, ids, seed, name, refine_steps)
         _weigh(model, x, mixture, weights)
-        q, z = row_draws(model, h, ids, ELBO_DRAWS, seed + _ELBO_SEED)
+        q, z = row_draws(model, h, ids, ELBO_DRAWS, stream(seed, Purpose.ELBO))
         parts.add(q, z, log_likelihood(model, x, z))
     if parts.moments.wanted:
-        _, z = row_draws(model, h, ids, parts.moments.wanted, seed + _MOMENT_SEED)
+        own = stream(seed, Purpose.MOMENTS)
+        _, z = row_draws(model, h, ids, parts.moments.wanted, own)
         parts.moments.add(z)
     return _scores(weights, parts, squared_error(model, x, parts.centre.to(h.dtype)))
 
@@ -182,9 +189,9 @@ def _plain(
     parts: _Parts,
 ) -> None:
     """Draws of q(z | x) serve the evidence and the ELBO."""
-    p = model.p_z().z
+    p, own = model.p_z().z, stream(seed, Purpose.EVIDENCE)
     for page, count in pages(weights.ks[-1]):
-        q, z = row_draws(model, h, ids, count, seed, page)
+        q, z = row_draws(model, h, ids, count, own.at(page))
         log_lik = log_likelihood(model, x, z)
         weights.add(log_lik + p.log_prob(z) - q.log_prob(z))
         parts.add(q, z, log_lik)

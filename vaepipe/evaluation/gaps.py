@@ -8,14 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaepipe.core import LatentModel, rate
+from vaepipe.core import LatentModel, Purpose, rate, stream
 from vaepipe.evaluation.decoding import log_likelihood, rows_at_once
 from vaepipe.evaluation.evidence import over_draws
 from vaepipe.evaluation.proposals import refined_features, row_draws
 
 DRAWS = 256
 STEPS = 200
-_SEED = 0x6A95
 
 
 class Gaps(NamedTuple):
@@ -69,11 +68,11 @@ def gaps(
 
 def _won(model: LatentModel, x: Tensor, ids: Sequence[int], steps: int, seed: int) -> Tensor:
     h = model.inference.features(x)
-    best = refined_features(model, x, h, steps, seed)
+    best = refined_features(model, x, h, steps, stream(seed, Purpose.GAPS_REFINEMENT))
     return _elbo(model, x, best, ids, seed) - _elbo(model, x, h, ids, seed)
 
 
 def _elbo(model: LatentModel, x: Tensor, h: Tensor, ids: Sequence[int], seed: int) -> Tensor:
-    q, z = row_draws(model, h, ids, DRAWS, seed + _SEED)
+    q, z = row_draws(model, h, ids, DRAWS, stream(seed, Purpose.GAPS))
     cost = over_draws(rate(q, model.p_z().z, z), 1)
     return log_likelihood(model, x, z).double().mean(0) - cost.double()

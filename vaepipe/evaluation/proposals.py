@@ -9,13 +9,24 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
-from vaepipe.core import Cap, LatentModel, Mixture, join_draws, provided, refine, row_seed
+from vaepipe.core import (
+    Cap,
+    LatentModel,
+    Mixture,
+    Purpose,
+    Stream,
+    by_row,
+    join_draws,
+    provided,
+    refine,
+    stream,
+)
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation.moments import has_moments
 
 ProposalName = Literal["posterior", "defensive", "refined"]
 PAGE = 512
-"""Draws of a row that one seed makes: evidence at more samples holds no more of them."""
+"""Draws of a row that one stream makes: evidence at more samples holds no more of them."""
 SHARES = (0.5, 0.3, 0.2)
 """Weights of q, of q widened, and of the prior."""
 WIDER = 3.0
@@ -52,21 +63,19 @@ class Draws(NamedTuple):
 
 @torch.no_grad()
 def row_draws(
-    model: LatentModel, h: Tensor, ids: Sequence[int], k: int, seed: int, page: int = 0
+    model: LatentModel, h: Tensor, ids: Sequence[int], k: int, stream: Stream
 ) -> tuple[Distribution, Tensor]:
-    """q(z | x), and `[k, batch, *latent]` samples of it, those of each row seeded by its id alone.
+    """q(z | x), and `[k, batch, *latent]` samples of it, each row's by the stream and its id alone.
 
     Where the density of a draw comes with it (`OwnDraws`), this q knows it for these samples.
     """
     q, head = model.inference.head(h), model.inference.head
-    parts: list[tuple[Distribution, Tensor]] = []
 
-    def one(row: slice) -> None:
-        part = head(h[row])
-        parts.append((part, part.sample(torch.Size((k,)))))
+    def one(place: int) -> tuple[Distribution, Tensor]:
+        part = head(h[place : place + 1])
+        return part, part.sample(torch.Size((k,)))
 
-    _each_row(one, h, ids, seed, page)
-    return q, join_draws(q, parts, dim=1)
+    return q, join_draws(q, by_row(one, ids, stream, h.device), dim=1)
 
 
 @final
@@ -81,26 +90,25 @@ class MixtureProposal:
         shares: a, `[batch, components]`, each row sums to one.
         h: any tensor `[batch, ...]` on the device of the draws.
         ids: the rows' ids.
-        seed: of the draws, together with the id.
+        stream: of the draws.
     """
 
     def __init__(
-        self, makers: Sequence[Maker], shares: Tensor, h: Tensor, ids: Sequence[int], seed: int
+        self, makers: Sequence[Maker], shares: Tensor, h: Tensor, ids: Sequence[int], stream: Stream
     ) -> None:
         self.makers, self.shares = tuple(makers), shares
-        self.h, self.ids, self.seed = h, ids, seed
+        self.h, self.ids, self.stream = h, ids, stream
 
     def draw(self, page: int, count: int) -> Draws:
         """Draws and the log density of the mixture."""
-        rows: list[Tensor] = []
 
-        def one(row: slice) -> None:
+        def one(place: int) -> Tensor:
+            row = slice(place, place + 1)
             drawn = torch.stack([_drawn(make(row), count) for make in self.makers])
             which = torch.multinomial(self.shares[row][0], count, replacement=True)
-            rows.append(drawn[which, torch.arange(count, device=drawn.device)])
+            return drawn[which, torch.arange(count, device=drawn.device)]
 
-        _each_row(one, self.h, self.ids, self.seed, page)
-        z = torch.cat(rows, 1)
+        z = torch.cat(by_row(one, self.ids, self.stream.at(page), self.h.device), 1)
         return Draws(z, self.log_prob(z))
 
     def log_each(self, z: Tensor) -> Tensor:
@@ -120,6 +128,7 @@ def defensive(
     ids: Sequence[int],
     seed: int,
     shares: Sequence[float] = SHARES,
+    purpose: Purpose = Purpose.EVIDENCE,
 ) -> MixtureProposal:
     """q, q with three times its standard deviations, and the prior: .5, .3 and .2.
 
@@ -134,14 +143,15 @@ def defensive(
     makers: list[Maker] = [lambda rows: head(h[rows]), lambda rows: p]
     weights = [shares[0], shares[2]]
     if is_real(head(h)) and is_real(p):
-        wide = _normal(*row_moments(model, h, ids, seed), WIDER)
+        moments = row_moments(model, h, ids, stream(seed, Purpose.PROPOSAL_MOMENTS))
+        wide = _normal(*moments, WIDER)
         makers.insert(1, wide)
         weights.insert(1, shares[1])
     total = torch.tensor(weights, device=h.device) / sum(weights)
-    return MixtureProposal(makers, total.expand(len(h), -1), h, ids, seed)
+    return MixtureProposal(makers, total.expand(len(h), -1), h, ids, stream(seed, purpose))
 
 
-def refined_features(model: LatentModel, x: Tensor, h: Tensor, steps: int, seed: int) -> Tensor:
+def refined_features(model: LatentModel, x: Tensor, h: Tensor, steps: int, noise: Stream) -> Tensor:
     """Features of each row's own best posterior in the family, as the `refine` of core finds them.
 
     Raises:
@@ -154,17 +164,17 @@ def refined_features(model: LatentModel, x: Tensor, h: Tensor, steps: int, seed:
             "which this family does not provide. Choose proposal 'defensive' or 'posterior', and "
             "no gaps."
         )
-    return refine(model, x, h, steps=steps, seed=seed, checks=_CHECKS)
+    return refine(model, x, h, steps=steps, noise=noise, checks=_CHECKS)
 
 
 def row_moments(
-    model: LatentModel, h: Tensor, ids: Sequence[int], seed: int
+    model: LatentModel, h: Tensor, ids: Sequence[int], stream: Stream
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z | x), `[batch, *latent]`, from seeded draws if needed."""
+    """Mean and standard deviation of q(z | x), `[batch, *latent]`, from draws if needed."""
     q = model.inference.head(h)
     if has_moments(q):
         return q.mean, q.stddev
-    _, z = row_draws(model, h, ids, MOMENT_DRAWS, seed)
+    _, z = row_draws(model, h, ids, MOMENT_DRAWS, stream)
     return z.mean(0), z.std(0)
 
 
@@ -198,18 +208,6 @@ def _drawn(d: Distribution, count: int) -> Tensor:
     """`[count, 1, *latent]`, of one row or of what all rows share."""
     z = d.sample(torch.Size((count,)))
     return z if d.batch_shape else z.unsqueeze(1)
-
-
-def _each_row(
-    work: Callable[[slice], None], h: Tensor, ids: Sequence[int], seed: int, page: int
-) -> None:
-    """Do something with each row, torch's generators seeded by its id; restore them after."""
-    devices = [h.device] if h.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        for row, number in zip(range(len(h)), ids, strict=True):
-            own = row_seed(seed, int(number))
-            torch.manual_seed(own if page == 0 else row_seed(own, page))
-            work(slice(row, row + 1))
 
 
 def _check_density(model: LatentModel) -> None:

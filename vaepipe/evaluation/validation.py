@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaepipe.core import LatentModel, rate, seeded
+from vaepipe.core import LatentModel, Purpose, rate, seeded, stream
 from vaepipe.errors import DataError
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, summarise_weights
 from vaepipe.evaluation.moments import Moments
@@ -18,8 +18,6 @@ ACTIVE = 1e-2
 """A latent dimension is active if Var_x E_q[z_j] exceeds this (Burda et al., 2016, §5.2)."""
 ROWS_AT_ONCE = 500
 DRAWS_AT_ONCE = 16
-_MOMENT_SEED = 0x3033
-"""Added to the seed: draws for the moments leave those of the evidence as they are."""
 
 Features = Callable[[LatentModel, Tensor], Tensor]
 """Of q(z | x), for examples `[batch, *shape]`: `[batch, *feature_shape]`."""
@@ -53,9 +51,9 @@ def validate(
         raise DataError("there are no examples to validate on; choose a split with rows.")
     training = model.training
     model.eval()
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.VALIDATION)):
         parts = [_part(model, rows, k, features) for rows in x.split(ROWS_AT_ONCE)]
-    with seeded(seed + _MOMENT_SEED):
+    with seeded(stream(seed, Purpose.VALIDATION_MOMENTS)):
         means = _means(model, x, [part.moments for part in parts], features)
     model.train(training)
     evidence = torch.cat([part.log_evidence for part in parts])

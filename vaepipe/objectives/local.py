@@ -9,7 +9,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext, refine
-from vaepipe.core.refine import fresh_seed
+from vaepipe.core.refine import fresh_stream
+from vaepipe.core.streams import Purpose, Stream, stream
 from vaepipe.objectives.bounds import elbo_at, elbo_under, require_own_prior
 
 _CHECKS = 32
@@ -36,19 +37,19 @@ class _Local(Objective):
 
     def features(self, model: LatentModel, x: Tensor) -> Tensor:
         """The refined features: what the model is judged by while it is trained."""
-        return self._refined(model, x, _CHECKS, 0)
+        return self._refined(model, x, _CHECKS, stream(0, Purpose.FEATURES))
 
     def generate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """The ELBO of the refined posterior, as a function of decoder and prior."""
-        h = self._refined(model, x, 0, fresh_seed())
+        h = self._refined(model, x, 0, fresh_stream())
         with torch.no_grad():
             q = model.inference.head(h)
         return elbo_under(model, x, q, self.samples, ctx)
 
-    def _refined(self, model: LatentModel, x: Tensor, checks: int, seed: int) -> Tensor:
+    def _refined(self, model: LatentModel, x: Tensor, checks: int, noise: Stream) -> Tensor:
         with torch.no_grad():
             h = model.inference.features(x)
-        how = {"steps": self.steps, "samples": self.samples, "checks": checks, "seed": seed}
+        how = {"steps": self.steps, "samples": self.samples, "checks": checks, "noise": noise}
         return refine(model, x, h, lr=self.lr, **how)
 
 

@@ -11,7 +11,7 @@ from vaepipe.errors import CompatibilityError, ConfigError, DataError, Problem, 
 from vaepipe.pipeline import search, space
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.inputs import check_examples, check_splits
-from vaepipe.pipeline.plan import child_seed
+from vaepipe.pipeline.plan import child_seed, search_stream
 from vaepipe.pipeline.rehearsal import agreement, rehearse_parts
 from vaepipe.pipeline.settings import EncodeStage, EvaluateStage, SweepStage, TrainStage
 
@@ -181,8 +181,7 @@ def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dic
     if sweep.search.type == "optuna":
         yield from space.combinations(sweep.space)
         return
-    seed = child_seed(child_seed(pipeline.seed, name), "search")
-    proposer = search.make_proposer(sweep, seed)
+    proposer = search.make_proposer(sweep, search_stream(child_seed(pipeline.seed, name)))
     for index in range(sweep.trials or proposer.size or 0):
         settings = proposer.propose(index)
         if settings is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from vaepipe import files
 from vaepipe.compute.encode import Encoder
-from vaepipe.core import row_seed
+from vaepipe.core import Purpose, stream
 from vaepipe.errors import DataError, VaepipeError
 from vaepipe.pipeline.stages.parts import MANIFEST, PLAN
 from vaepipe.pipeline.stages.units import differences
@@ -178,7 +179,7 @@ class _Again:
         worst, count, turn = 0.0, 0, 0
         left = list(range(len(self.units)))
         while left and count < rows:
-            for i in sorted(left, key=lambda i: row_seed(turn, i)):
+            for i in sorted(left, key=partial(_order, turn)):
                 if count >= rows:
                     break
                 gap, compared = self._compared(i, turn)
@@ -194,10 +195,16 @@ class _Again:
         batches = -(-unit["rows"] // self.encoder.common["batch_size"])
         if turn >= batches:
             return 0.0, 0
-        number, clean = (row_seed(0, i) + turn) % batches, not self.bad[unit["part"]]
+        number = (stream(0, Purpose.VERIFICATION, i).word + turn) % batches
+        clean = not self.bad[unit["part"]]
         start, table = self.encoder.batch(unit, number, clean=clean)
         stored = pq.read_table(self.folder / unit["part"]).slice(start, len(table))
         return _relative(table, stored), len(table)
+
+
+def _order(turn: int, i: int) -> int:
+    """Where a part comes in a turn: a number that a hash makes."""
+    return stream(turn, Purpose.VERIFICATION, "order", i).word
 
 
 def _relative(one: pa.Table, other: pa.Table) -> float:

@@ -6,7 +6,7 @@ import graphlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from vaepipe import files
 from vaepipe.options import Settings
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from vaepipe.core import Stream
 
 FORMAT = 1
 """Changes when an artifact of older code must not be taken for a new one."""
@@ -46,6 +49,13 @@ def child_seed(seed: int, *path: str | int) -> int:
     key = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in path]
     state = np.random.SeedSequence(seed, spawn_key=tuple(key)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
+
+
+def search_stream(seed: int) -> Stream:
+    """Return the stream of a sweep's search, from the seed of its stage."""
+    from vaepipe.core import Purpose, Stream
+
+    return Stream(child_seed(seed, Purpose.SEARCH))
 
 
 def order(pipeline: Pipeline) -> list[str]:

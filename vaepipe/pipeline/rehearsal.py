@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaepipe.compute.base import ModelSpec, TrainTask
-from vaepipe.core import Assembly, DataSpec, build, check, seeded
+from vaepipe.core import Assembly, DataSpec, Purpose, build, check, seeded, stream
 from vaepipe.core import rehearse as rehearse_model
 from vaepipe.files import digest
 from vaepipe.registry import PartSpec
@@ -35,7 +35,7 @@ def agreement(
     model: ModelSpec, data: DataSpec, source: ModelSpec, source_data: DataSpec
 ) -> Agreement:
     """Which weights of a trained model another one begins with."""
-    with seeded(0):
+    with seeded(stream(0, Purpose.PLACEHOLDERS)):
         states = [
             build(spec.latent_shape, of, **spec.parts()).state_dict()
             for spec, of in ((model, data), (source, source_data))
@@ -46,4 +46,6 @@ def agreement(
 def _rehearse(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
     parts = (model.family, model.prior, objective, model.likelihood)
     check(*parts, data, latent_shape=model.latent_shape)
-    return rehearse_model(build(model.latent_shape, data, **model.parts()), objective.build(), data)
+    with seeded(stream(0, Purpose.REHEARSAL, "weights")):
+        made = build(model.latent_shape, data, **model.parts())
+    return rehearse_model(made, objective.build(), data)

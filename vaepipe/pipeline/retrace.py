@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepipe.core import centre, row_seed, seeded
+from vaepipe.core import Purpose, Stream, by_row, centre, seeded, stream
 from vaepipe.errors import CompatibilityError, UserError
 from vaepipe.evaluation.moments import typical
 from vaepipe.pipeline import inputs
@@ -64,14 +64,15 @@ def rows(
 @torch.no_grad()
 def codes(model: Bundle, found: Rows, seed: int) -> Tensor:
     """The centre of q(z | x) of each row, `[n, *latent]`; draws that it needs, by id and seed."""
-    return _each(found.ids, found.x, seed, lambda x: centre(model.model.inference(x)))
+    own = stream(seed, Purpose.CODES)
+    return _each(found.ids, found.x, own, lambda x: centre(model.model.inference(x)))
 
 
 @torch.no_grad()
 def means(model: Bundle, found: Rows, seed: int) -> Tensor:
     """E[x | z] at the code of each row, of words the likeliest: `[n, *shape]`."""
-    z = codes(model, found, seed)
-    return _each(found.ids, z, seed, lambda one: typical(model.model.generator(one), DRAWS))
+    z, own = codes(model, found, seed), stream(seed, Purpose.RECONSTRUCTION_MEANS)
+    return _each(found.ids, z, own, lambda one: typical(model.model.generator(one), DRAWS))
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def draws(model: Bundle, found: Rows, seed: int) -> Tensor:
     return _each(
         found.ids,
         found.x,
-        seed,
+        stream(seed, Purpose.RECONSTRUCTIONS),
         lambda x: model_of.generator(model_of.inference(x).sample()).sample(),
     )
 
@@ -89,7 +90,7 @@ def draws(model: Bundle, found: Rows, seed: int) -> Tensor:
 @torch.no_grad()
 def prior_ends(model: Bundle, seed: int) -> Tensor:
     """Two draws z ~ p(z), `[2, *latent]`."""
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.INTERPOLATION_ENDS)):
         return model.model.p_z().z.sample((2,))
 
 
@@ -108,16 +109,13 @@ def line(model: Bundle, ends: Tensor, steps: int, seed: int) -> tuple[Tensor, Te
         )
     share = torch.linspace(0, 1, steps, dtype=ends.dtype)
     z = torch.lerp(ends[:1], ends[1:], share.reshape(-1, *[1] * (ends.ndim - 1)))
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.INTERPOLATION)):
         return share, z, typical(model.model.generator(z), DRAWS)
 
 
 def _each(
-    ids: np.ndarray, values: Tensor, seed: int, compute: Callable[[Tensor], Tensor]
+    ids: np.ndarray, values: Tensor, stream: Stream, compute: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Row by row, with random numbers that the row's id and the seed decide."""
-    made = []
-    for number, value in zip(ids.tolist(), values.split(1), strict=True):
-        with seeded(row_seed(seed, number)):
-            made.append(compute(value))
-    return torch.cat(made)
+    """Row by row, with random numbers that the row's id and the stream decide."""
+    rows = values.split(1)
+    return torch.cat(by_row(lambda place: compute(rows[place]), ids.tolist(), stream))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from vaepipe.pipeline.metrics import sweepable
 from vaepipe.pipeline.settings import SweepStage
 from vaepipe.pipeline.space import combinations as combinations
 from vaepipe.wording import Loc
+
+if TYPE_CHECKING:
+    from vaepipe.core import Stream
 
 Settings = dict[str, Any]
 """By dotted path: what a trial sets."""
@@ -43,37 +46,37 @@ class Proposer(Protocol):
         ...
 
 
-def make_proposer(sweep: SweepStage, seed: int) -> Proposer:
+def make_proposer(sweep: SweepStage, stream: Stream) -> Proposer:
     """The search of a sweep.
 
     Args:
         sweep: its space, its number of trials, and how it searches.
-        seed: a child of the pipeline's seed.
+        stream: of what is drawn (`plan.search_stream`).
     """
     if isinstance(sweep.search, GridSearch):
         return GridProposer(sweep.space, sweep.trials)
     if isinstance(sweep.search, OptunaSearch):
         mode = sweepable(sweep.metric).mode
-        return OptunaProposer(sweep.space, sweep.trials, seed, mode, sweep.search.startup)
-    return RandomProposer(sweep.space, sweep.trials, seed)
+        return OptunaProposer(sweep.space, sweep.trials, stream, mode, sweep.search.startup)
+    return RandomProposer(sweep.space, sweep.trials, stream)
 
 
 @final
 class RandomProposer:
-    """Independent draws: trial i depends on the seed and on i alone.
+    """Independent draws: trial i depends on the stream and on i alone.
 
     A `grid` is not drawn: over the trials, its values come in turn.
     """
 
-    def __init__(self, tree: Mapping[str, Any], size: int | None, seed: int) -> None:
+    def __init__(self, tree: Mapping[str, Any], size: int | None, stream: Stream) -> None:
         """Nothing is drawn yet."""
-        self.size, self._tree, self._seed = size, tree, seed
+        self.size, self._tree, self._stream = size, tree, stream
 
     def propose(self, index: int) -> Settings | None:
         """The draw of this index."""
         if self.size is not None and index >= self.size:
             return None
-        return space.concrete(self._tree, _Draw(self._seed, index))
+        return space.concrete(self._tree, _Draw(self._stream, index))
 
     def observe(self, index: int, settings: Mapping[str, Any], value: float | None) -> None:
         """Draws are independent of what came before."""
@@ -105,17 +108,17 @@ class GridProposer:
 class OptunaProposer:
     """Tree-structured Parzen estimators over a space that is asked as it is walked.
 
-    A proposal depends on the seed, the index and what has been observed.
+    A proposal depends on the stream, the index and what has been observed.
     """
 
     def __init__(
-        self, tree: Mapping[str, Any], size: int | None, seed: int, mode: str, startup: int
+        self, tree: Mapping[str, Any], size: int | None, stream: Stream, mode: str, startup: int
     ) -> None:
         """Start a study in memory; its history comes by `observe`."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.size, self._tree, self._seed, self._startup = size, tree, seed, startup
+        self.size, self._tree, self._stream, self._startup = size, tree, stream, startup
         direction = "maximize" if mode == "max" else "minimize"
         self._study = optuna.create_study(direction=direction)
         self._asked: dict[int, Any] = {}
@@ -159,15 +162,15 @@ class OptunaProposer:
     def _sampler(self, index: int) -> Any:
         from optuna.samplers import TPESampler
 
-        seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
+        seed = int(_sequence(self._stream, index).generate_state(1)[0])
         return TPESampler(seed=seed, n_startup_trials=self._startup)
 
 
 class _Draw:
     """Decides at random, from a generator that belongs to one trial."""
 
-    def __init__(self, seed: int, index: int) -> None:
-        self._uniform = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    def __init__(self, stream: Stream, index: int) -> None:
+        self._uniform = np.random.default_rng(_sequence(stream, index))
         self._turn = index
 
     def __call__(self, at: Loc, search: Expression) -> Decision:
@@ -178,6 +181,11 @@ class _Draw:
         return (
             float(self._uniform.random()) if count is None else int(self._uniform.integers(count))
         )
+
+
+def _sequence(stream: Stream, index: int) -> np.random.SeedSequence:
+    """What the numbers of a trial follow from."""
+    return np.random.SeedSequence([stream.word, index])
 
 
 def _ask(trial: Any, at: Loc, search: Expression) -> Decision:

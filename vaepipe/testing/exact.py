@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vaepipe.core import SUPPORTS, Conditional, DataSpec, Family, LatentModel, seeded
+from vaepipe.core import SUPPORTS, Conditional, DataSpec, Family, LatentModel, Stream, seeded
 from vaepipe.families.discrete import BernoulliFamily
 from vaepipe.families.normal import DiagonalNormal, FullNormal, raw_of
 from vaepipe.likelihoods.bernoulli import BernoulliLikelihood
@@ -48,7 +48,7 @@ class PPCA:
     @classmethod
     def random(cls, dim: int, latent: int, *, seed: int, orthogonal: bool = False) -> PPCA:
         """A random W `[dim, latent]`; with `orthogonal` columns the posterior is diagonal."""
-        with seeded(seed):
+        with seeded(Stream(seed)):
             weight, bias = torch.randn(dim, latent), torch.randn(dim)
         if orthogonal:
             weight = torch.linalg.qr(weight).Q * torch.arange(1, latent + 1)
@@ -137,7 +137,7 @@ class Enumeration:
         with curvature.
         """
         data = DataSpec((dim,), SUPPORTS["boolean"], 1000)
-        with seeded(seed):
+        with seeded(Stream(seed)):
             family, likelihood = BernoulliFamily((latent,)), BernoulliLikelihood(data)
             model = LatentModel(
                 Conditional(MLP((dim,), (latent,), hidden=[]), family, (dim,)),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaepipe import registry
-from vaepipe.core import LatentModel
+from vaepipe.core import LatentModel, Purpose, by_row, stream
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.evaluation.evidence import row_draws, score
@@ -100,7 +100,8 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     h = model.inference.features(x)
     q = model.inference.head(h)
-    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, seed)[1])
+    own = stream(seed, Purpose.MOMENTS)
+    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, own)[1])
 
 
 def _mean(*args: Any) -> Tensor:
@@ -112,12 +113,16 @@ def _scale(*args: Any) -> Tensor:
 
 
 def _sample(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
-    _, z = row_draws(model, model.inference.features(x), ids, 1, seed)
+    own = stream(seed, Purpose.SAMPLES)
+    _, z = row_draws(model, model.inference.features(x), ids, 1, own)
     return z[0].flatten(1)
 
 
-def _recon(model: LatentModel, *args: Any) -> Tensor:
-    return typical(model.generator(_moments(model, *args)[0]), DRAWS).flatten(1)
+def _recon(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
+    z = _moments(model, x, ids, k, seed)[0].split(1)
+    own = stream(seed, Purpose.RECONSTRUCTION_MEANS)
+    made = by_row(lambda place: typical(model.generator(z[place]), DRAWS), ids, own)
+    return torch.cat(made).flatten(1)
 
 
 def _score(field: str) -> Output:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vaepipe import files, registry
-from vaepipe.core import DataSpec, LatentModel, build, seeded
+from vaepipe.core import DataSpec, LatentModel, Purpose, build, seeded, stream
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.errors import BundleError, DataError, UnknownComponent
 from vaepipe.registry import PartSpec
@@ -153,7 +153,7 @@ def _resolve(path: Path, card: Mapping[str, Any]) -> dict[str, PartSpec]:
 def _build(path: Path, card: Mapping[str, Any], parts: Mapping[str, PartSpec]) -> LatentModel:
     try:
         data = DataSpec.from_dict(card["data"])
-        with seeded(0):
+        with seeded(stream(0, Purpose.PLACEHOLDERS)):
             model = build(tuple(card["model"]["latent_shape"]), data, **parts)
     except (KeyError, TypeError, DataError) as error:
         raise BundleError(f"{path / CARD} is damaged: {error!r}") from error
@@ -199,14 +199,14 @@ def _differences(saved: Mapping[str, PartSpec], found: Mapping[str, PartSpec]) -
 @torch.no_grad()
 def _latent(model: LatentModel, x: Tensor) -> Tensor:
     """One draw from q(z | x)."""
-    with seeded(0):
+    with seeded(stream(0, Purpose.GOLDEN_LATENTS)):
         return model.inference(x).sample()
 
 
 @torch.no_grad()
 def _outputs(model: LatentModel, x: Tensor, z: Tensor) -> dict[str, Tensor]:
     """Features of x, log p(x | z) and log p(z)."""
-    with seeded(0):
+    with seeded(stream(0, Purpose.GOLDEN_OUTPUTS)):
         return {
             "features": model.inference.features(x),
             "log_lik": model.generator(z).log_prob(x),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepContext, seeded
+from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepContext, Stream, seeded
 from vaepipe.errors import TrainingError, VaepipeError
 from vaepipe.training import optim
 from vaepipe.training.average import Average
@@ -114,7 +114,7 @@ class Fitter:
         clip: largest norm of a phase's gradient; None leaves it as it is.
         steps: of one epoch.
         num_examples: size of the training split.
-        seed: of the noise of an epoch on this rank.
+        noise: of an epoch on this rank.
         reduce: the mean of a tensor over all ranks.
         accumulate: parts of a batch that are computed one after the other.
         normalize: whether every parameter's gradient is divided by its norm, before it is clipped.
@@ -129,7 +129,7 @@ class Fitter:
     clip: float | None
     steps: int
     num_examples: int
-    seed: Callable[[int], int]
+    noise: Callable[[int], Stream]
     reduce: Callable[[Tensor], Tensor]
     accumulate: int = 1
     normalize: bool = False
@@ -151,7 +151,7 @@ class Fitter:
         """
         ledger = Ledger(self.step.phases)
         self.step.train()
-        with seeded(self.seed(number)):
+        with seeded(self.noise(number)):
             for done, x in enumerate(batches, start=number * self.steps):
                 self._update(ledger, x, self.context(done))
         tables = ledger.read(self.reduce)

@@ -9,7 +9,7 @@ from vaepipe_flows.planar import Planar
 from vaepipe_flows.spline import SplineCoupling
 from vaepipe_flows.sylvester import Sylvester
 
-from vaepipe.core import Conditional, LatentModel, StepContext, frozen
+from vaepipe.core import Conditional, LatentModel, StepContext, Stream, frozen
 from vaepipe.evaluation.evidence import row_draws
 from vaepipe.families.normal import FullNormal
 from vaepipe.networks.mlp import MLP
@@ -211,7 +211,7 @@ def test_evaluation_asks_no_inverse_for_what_it_drew(name, monkeypatch):
     encoder = MLP((3,), head.feature_shape, hidden=[])
     model = LatentModel(Conditional(encoder, head, (3,)), gaussian.prior, gaussian.generator)
     h = model.inference.features(ppca.draw(5))
-    q, z = row_draws(model, h, range(5), 4, 0)
+    q, z = row_draws(model, h, range(5), 4, Stream(0))
     with torch.no_grad():
         by_inverse = q.density(z)
         monkeypatch.setattr(type(q), "density", None)

@@ -11,7 +11,7 @@ import torch
 
 from vaepipe import cli
 from vaepipe.compute.local import LocalCompute
-from vaepipe.core import DataSpec, build, seeded
+from vaepipe.core import DataSpec, Stream, build, seeded
 from vaepipe.core.spec import SUPPORTS
 from vaepipe.data import schema
 from vaepipe.pipeline import inputs
@@ -46,7 +46,7 @@ def save_model(
         "likelihood": part("likelihoods", likelihood),
     }
     data = DataSpec(tuple(shape), SUPPORTS[support], 100, levels=levels)
-    with seeded(seed):
+    with seeded(Stream(seed)):
         model = build(latent, data, **parts)
     card = {
         "name": "untrained",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaepipe.core import Stream
 from vaepipe.errors import UserError
 from vaepipe.pipeline import expressions, metrics, search, space
 from vaepipe.pipeline.settings import SweepStage
@@ -187,23 +188,23 @@ def proposals(proposer, count):
 
 class TestRandom:
     def test_a_trial_depends_on_seed_and_index_alone(self):
-        one = search.make_proposer(sweep(MIXED, trials=20), 7)
+        one = search.make_proposer(sweep(MIXED, trials=20), Stream(7))
         forwards = proposals(one, 20)
         backwards = [one.propose(index) for index in reversed(range(20))][::-1]
-        fewer = proposals(search.make_proposer(sweep(MIXED, trials=5), 7), 5)
+        fewer = proposals(search.make_proposer(sweep(MIXED, trials=5), Stream(7)), 5)
         assert forwards == backwards
         assert fewer == forwards[:5]
-        assert proposals(search.make_proposer(sweep(MIXED, trials=20), 8), 20) != forwards
+        assert proposals(search.make_proposer(sweep(MIXED, trials=20), Stream(8)), 20) != forwards
 
     def test_it_ends_after_its_trials(self):
-        proposer = search.make_proposer(sweep(MIXED, trials=3), 0)
+        proposer = search.make_proposer(sweep(MIXED, trials=3), Stream(0))
         assert proposer.size == 3
         assert [value is None for value in proposals(proposer, 5)] == [False] * 3 + [True] * 2
 
     def test_draws_have_the_distribution_that_is_asked_for(self):
         n = 4000
         tree = {"lr": {"log_uniform": [1e-4, 1e-2]}, "k": {"choice": ["a", "b", "c"]}}
-        draws = proposals(search.make_proposer(sweep(tree, trials=n), 1), n)
+        draws = proposals(search.make_proposer(sweep(tree, trials=n), Stream(1)), n)
         u = [(math.log10(each["lr"]) + 4) / 2 for each in draws]
         assert abs(sum(u) / n - 0.5) < 4 * math.sqrt(1 / 12 / n)
         share = sum(each["k"] == "a" for each in draws) / n
@@ -211,14 +212,14 @@ class TestRandom:
 
     def test_values_of_a_grid_come_in_turn(self):
         tree = {"a": {"grid": [1, 2]}, "b": {"grid": ["x", "y", "z"]}, "lr": {"uniform": [0, 1]}}
-        found = proposals(search.make_proposer(sweep(tree, trials=6), 3), 6)
+        found = proposals(search.make_proposer(sweep(tree, trials=6), Stream(3)), 6)
         assert sorted((each["a"], each["b"]) for each in found) == sorted(
             (a, b) for a in (1, 2) for b in "xyz"
         )
         assert len({each["lr"] for each in found}) == 6
 
     def test_a_nested_search_is_drawn_only_where_it_applies(self):
-        for each in proposals(search.make_proposer(sweep(CONDITIONAL, trials=40), 3), 40):
+        for each in proposals(search.make_proposer(sweep(CONDITIONAL, trials=40), Stream(3)), 40):
             prior = each["model.prior"]
             assert set(prior) == (
                 {"type"} if prior["type"] == "standard_normal" else {"type", "components"}
@@ -227,16 +228,16 @@ class TestRandom:
 
 class TestGrid:
     def test_it_is_all_of_the_space(self):
-        proposer = search.make_proposer(sweep(CONDITIONAL, search={"type": "grid"}), 0)
+        proposer = search.make_proposer(sweep(CONDITIONAL, search={"type": "grid"}), Stream(0))
         assert proposer.size == FINITE
         assert proposals(proposer, FINITE) == list(space.grid(CONDITIONAL))
         assert proposer.propose(FINITE) is None
 
     def test_trials_may_cut_it_short(self):
         short = sweep(CONDITIONAL, search={"type": "grid"}, trials=5)
-        assert search.make_proposer(short, 0).size == 5
+        assert search.make_proposer(short, Stream(0)).size == 5
         long = sweep(CONDITIONAL, search={"type": "grid"}, trials=500)
-        assert search.make_proposer(long, 0).size == FINITE
+        assert search.make_proposer(long, Stream(0)).size == FINITE
 
 
 def worth(settings):
@@ -250,7 +251,7 @@ class TestOptuna:
 
     def proposer(self, metric="val/log_evidence", trials=60):
         stage = sweep(self.TREE, trials=trials, metric=metric, search={"type": "optuna"})
-        return search.make_proposer(stage, 11)
+        return search.make_proposer(stage, Stream(11))
 
     def history(self, count, sign=1):
         proposer, found = self.proposer("val/log_evidence" if sign > 0 else "val/rate"), []

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaepipe.core import centre, seeded
+from vaepipe.core import Purpose, centre, seeded, stream
 from vaepipe.pipeline.report import sheets, style, words
 from vaepipe.pipeline.report.section import Sample, Worst
 
@@ -30,7 +30,7 @@ def traversals(bundle: Bundle, data: Sample, seed: int = 0) -> Figure | None:
     Dimensions whose posterior means vary most come first; each moves within 3 standard deviations
     of the prior. None where z is not real: codes have no points in between.
     """
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "traversals")):
         p = bundle.model.p_z().z
         if not is_real(p.support):
             return None
@@ -49,7 +49,7 @@ def worst(found: Worst, seed: int = 0) -> Figure:
     """Examples above, below each the mean of p(x|z) at the centre of q(z|x), and the evidence."""
     bundle = found.model
     x = sheets.view(bundle, found.sample)
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "worst")):
         shown = sheets.mean(bundle.model.generator(centre(bundle.model.inference(x))))
     pairs = [sheets.images(part, bundle.data.shape) for part in (x, shown)]
     columns = min(PER_ROW, len(x))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaepipe.core import seeded
+from vaepipe.core import Purpose, seeded, stream
 from vaepipe.pipeline.report import faces, line, movement, scatter, sentences, sheets, words
 from vaepipe.pipeline.report.section import Block, Motion, Note, Plot, Section
 
@@ -55,7 +55,7 @@ def chapter(section: Section) -> Iterator[Block]:
 
 def _is_real(bundle: Bundle, dimensions: int) -> bool:
     """Whether z is so many real numbers."""
-    with seeded(0):
+    with seeded(stream(0, Purpose.PROBE)):
         support = bundle.model.p_z().z.support
     known = math.prod(bundle.card["model"]["latent_shape"])
     return known == dimensions and faces.is_real(support)

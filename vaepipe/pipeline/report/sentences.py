@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vaepipe.core import centre, seeded
+from vaepipe.core import Purpose, centre, seeded, stream
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.pipeline.report import sheets, words
 from vaepipe.pipeline.report.section import Block, Sample, Section, Table
@@ -36,19 +36,19 @@ def of_model(bundle: Bundle, data: Sample | None, seed: int = 0) -> Iterator[Blo
     lexicon = bundle.lexicon
     if lexicon is None:
         return
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "sentences")):
         p = bundle.model.sample(COUNT)
         columns = [_read(lexicon, x) for x in (sheets.mean(p), p.sample())]
     head = ("likeliest word by word", "x ~ p(x|z)")
     yield Table("Sentences of the prior", head, list(zip(*columns, strict=True)))
     if data is not None and len(data.ids) > 1:
         yield _reconstructions(bundle, lexicon, data, seed)
-        yield _way(bundle, lexicon, data)
+        yield _way(bundle, lexicon, data, seed)
 
 
 def _reconstructions(bundle: Bundle, lexicon: Lexicon, data: Sample, seed: int) -> Table:
     x = sheets.view(bundle, data)[:COUNT]
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "sentences again")):
         q = bundle.model.inference(x)
         typical = bundle.model.generator(centre(q))
         made = (x, sheets.mean(typical), bundle.model.generator(q.sample()).sample())
@@ -57,12 +57,13 @@ def _reconstructions(bundle: Bundle, lexicon: Lexicon, data: Sample, seed: int) 
     return Table("Reconstructions", head, rows)
 
 
-def _way(bundle: Bundle, lexicon: Lexicon, data: Sample) -> Table:
+def _way(bundle: Bundle, lexicon: Lexicon, data: Sample, seed: int) -> Table:
     """Bowman et al. (2016), section 5.3: decoded points on the line between two posterior means."""
-    ends = sheets.posterior_mean(bundle.model.inference(sheets.view(bundle, data)[:2]))
-    share = torch.linspace(0, 1, STEPS, dtype=ends.dtype).reshape(-1, *[1] * (ends.ndim - 1))
-    z = torch.lerp(ends[:1], ends[1:], share)
-    text = _read(lexicon, sheets.mean(bundle.model.generator(z)))
+    with seeded(stream(seed, Purpose.FIGURES, "way")):
+        ends = sheets.posterior_mean(bundle.model.inference(sheets.view(bundle, data)[:2]))
+        share = torch.linspace(0, 1, STEPS, dtype=ends.dtype).reshape(-1, *[1] * (ends.ndim - 1))
+        z = torch.lerp(ends[:1], ends[1:], share)
+        text = _read(lexicon, sheets.mean(bundle.model.generator(z)))
     rows = [[f"{s:.2f}", line] for s, line in zip(share.flatten().tolist(), text, strict=True)]
     return Table("From one sentence to another", ("share", "likeliest sentence"), rows)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import Shape, centre, seeded
+from vaepipe.core import Purpose, Shape, centre, seeded, stream
 from vaepipe.datasets.base import Dataset
 from vaepipe.evaluation.moments import has_moments, moments, typical
 from vaepipe.pipeline.report import style
@@ -79,7 +79,7 @@ def mosaic(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
 @torch.no_grad()
 def prior_samples(bundle: Bundle, count: int = 64, seed: int = 0) -> Figure:
     """p(x | z) for z ~ p(z): its mean beside a draw from it, place by place the same z."""
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "prior samples")):
         z = bundle.model.p_z().z.sample((count,))
         p = bundle.model.generator(z)
         sheets = {"mean of p(x|z)": mean(p), "x ~ p(x|z)": p.sample()}
@@ -90,7 +90,7 @@ def prior_samples(bundle: Bundle, count: int = 64, seed: int = 0) -> Figure:
 def reconstructions(bundle: Bundle, data: Sample, count: int = 12, seed: int = 0) -> Figure:
     """Examples as the model sees them, E p(x|z) at the centre of q, x' ~ p(x|z) with z ~ q(z|x)."""
     x = view(bundle, data)[:count]
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "reconstructions")):
         q = bundle.model.inference(x)
         typical = bundle.model.generator(centre(q))
         drawn = bundle.model.generator(q.sample()).sample()
@@ -109,7 +109,7 @@ def reconstructions(bundle: Bundle, data: Sample, count: int = 12, seed: int = 0
 @torch.no_grad()
 def latent_plane(bundle: Bundle, side: int = GRID_SIDE, seed: int = 0) -> Figure:
     """Mean of p(x | z) for z on a grid of the square [-3, 3]^2, z₁ growing upwards."""
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "plane")):
         sheet = mean(bundle.model.generator(plane_points(bundle, side)))
     made = style.figure(style.WIDTH * 0.96)
     ax = made.add_subplot()
@@ -128,7 +128,7 @@ def latent_plane(bundle: Bundle, side: int = GRID_SIDE, seed: int = 0) -> Figure
 def latent_line(bundle: Bundle, steps: int = LINE_STEPS, seed: int = 0) -> Figure:
     """Mean of p(x | z) for z from -3 to 3, in even steps."""
     z = torch.linspace(-GRID_LIMIT, GRID_LIMIT, steps, dtype=_dtype(bundle))
-    with seeded(seed):
+    with seeded(stream(seed, Purpose.FIGURES, "line")):
         p = bundle.model.generator(z.reshape(-1, *bundle.card["model"]["latent_shape"]))
         pictures = images(mean(p), bundle.data.shape)
     sheet = mosaic(pictures, steps, gap=2)
@@ -161,7 +161,7 @@ def example_sheet(x: Tensor, shape: Shape, columns: int = 12) -> Figure:
 @torch.no_grad()
 def posterior_means(bundle: Bundle, data: Sample) -> np.ndarray:
     """E q(z | x) of examples, `[n, d]`."""
-    with seeded(0):
+    with seeded(stream(0, Purpose.FIGURES, "posterior means")):
         q = bundle.model.inference(view(bundle, data))
         return posterior_mean(q).reshape(len(data.ids), -1).double().cpu().numpy()
 

@@ -19,7 +19,7 @@ from vaepipe.errors import CompatibilityError, ConfigError, TrainingError
 from vaepipe.pipeline import search
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.metrics import direction
-from vaepipe.pipeline.plan import Step, child_seed
+from vaepipe.pipeline.plan import Step, child_seed, search_stream
 from vaepipe.pipeline.rehearsal import rehearse
 from vaepipe.pipeline.settings import SweepStage
 from vaepipe.pipeline.stages import train
@@ -62,7 +62,7 @@ class Trials:
         """Tell the search what earlier runs found."""
         self.sweep = self.step.settings
         self.winners = train.winners(self.step, self.env)
-        self.proposer = search.make_proposer(self.sweep, child_seed(self.step.seed, "search"))
+        self.proposer = search.make_proposer(self.sweep, search_stream(self.step.seed))
         for trial in self.folder.glob("trials/*"):
             files.sweep_temporaries(trial)
         self.count = (self.sweep.trials or self.proposer.size or 0) * self.sweep.repeats

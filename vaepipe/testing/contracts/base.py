@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepipe import options, registry
-from vaepipe.core import seeded
+from vaepipe.core import Stream, seeded
 from vaepipe.errors import UserError
 from vaepipe.registry import PartSpec
 from vaepipe.testing.setting import Setting, words
@@ -126,7 +126,7 @@ def ask(contract: Contract, question: str) -> None:
         AssertionError: the promise is broken.
         NotAsked: the question makes no sense here, or is exempt (`Exempted`).
     """
-    with seeded(0):
+    with seeded(Stream(0)):
         contract.setup_method()
         getattr(contract, question)()
 
@@ -234,9 +234,9 @@ def assert_score_is_centred(draws: Callable[[Any], Distribution], h: Tensor, n: 
 
 def assert_seeded(draw: Callable[[], Tensor]) -> None:
     """The same seed of torch gives the same numbers, another seed others; no other generator."""
-    with seeded(1):
+    with seeded(Stream(1)):
         one = draw()
-    with seeded(1):
+    with seeded(Stream(1)):
         two = draw()
     assert torch.equal(one, two), "the same seed gives other numbers"
 

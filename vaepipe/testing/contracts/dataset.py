@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaepipe import options
-from vaepipe.core import DataSpec, Shape, seeded
+from vaepipe.core import DataSpec, Shape, Stream, seeded
 from vaepipe.data.schema import from_vectors, shape_of
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError, UserError
@@ -118,7 +118,7 @@ class DatasetContract(base.Contract):
             noise = torch.rand(x.shape)
             views = []
             for seed in (1, 2):
-                with seeded(seed):
+                with seeded(Stream(seed)):
                     views.append(dataset.tensor(x.clone(), lambda: noise))
             assert torch.equal(*views), "the view changes with torch's seed"
 
