@@ -71,6 +71,14 @@ def test_neighbours_and_permuted_labels():
     assert neighbours_agree(means, np.random.default_rng(0).permutation(labels)).mean() < 0.7
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_neighbours_far_from_zero_are_told_apart(offset):
+    """Two lines of points an eighth apart; float32 keeps them exactly, products of them do not."""
+    places = torch.arange(200.0) % 100 / 8
+    means = torch.stack([places, torch.arange(200.0) // 100 * 2], 1) + offset
+    assert neighbours_agree(means, [0] * 100 + [1] * 100, k=5).mean() == 1
+
+
 def test_units_of_information():
     assert bits_per_dimension(-3072 * math.log(256), 3072) == pytest.approx(8, abs=1e-12)
     assert code_perplexity(torch.arange(64).reshape(8, 8)) == pytest.approx(64)

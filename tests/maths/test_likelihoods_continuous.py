@@ -18,6 +18,17 @@ UNIT = DataSpec((4,), SUPPORTS["unit_interval"], 100)
 SLOPES = [-300.0, -20.0, -1.001, -0.999, -1e-2, -1e-6, 0.0, 1e-8, 1e-3, 0.5, 2.0, 40.0, 300.0]
 
 
+@pytest.mark.parametrize("slope", [*SLOPES, -1.0, 1.0])
+def test_the_score_of_the_continuous_bernoulli_is_x_minus_the_mean(slope):
+    """The slope of the mean is the variance; the score is -.282 at l = 1, x = .3."""
+    logit = torch.tensor(slope, dtype=torch.float64, requires_grad=True)
+    p = TiltedUniform(logit)
+    (score,) = torch.autograd.grad(p.log_prob(torch.tensor(0.3, dtype=torch.float64)), logit)
+    (spread,) = torch.autograd.grad(p.mean, logit)
+    assert score.item() == pytest.approx(0.3 - p.mean.item(), abs=1e-9)
+    assert spread.item() == pytest.approx(p.variance.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("slope", SLOPES)
 def test_the_continuous_bernoulli_is_an_exponential_density_by_quadrature(slope):
     """Mass, mean and variance of exp(l x) on [0, 1], near lambda = 1/2 and far from it."""

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from vaepipe.core import SUPPORTS, DataSpec
-from vaepipe.likelihoods.counts import PoissonLikelihood, PoissonLogRate
+from vaepipe.likelihoods.counts import PoissonLikelihood, PoissonLogRate, stirling_error
+from vaepipe.likelihoods.elementwise import log_positive
 from vaepipe.likelihoods.negative_binomial import (
     GammaPoisson,
     NegativeBinomialLikelihood,
@@ -27,6 +28,21 @@ KINDS = {
 XS = torch.tensor([0, 1, 2, 5, 15, 16, 17, 100, 1e4, 1e6], dtype=torch.float64)
 MEANS = torch.tensor([1e-3, 0.3, 2.0, 100.0, 1e4, 1e6], dtype=torch.float64)[:, None]
 DISPERSIONS = torch.tensor([1e-4, 0.1, 1.0, 15.9, 16.1, 1e3, 1e6], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("x", [15.5, 16.0, 16.5])
+def test_the_error_of_stirling_has_its_slope_where_the_formula_changes(x):
+    """d/dx = digamma(x + 1) - log x - 1 / (2 x), at 16 too."""
+    at = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(stirling_error(at), at)
+    assert slope.item() == pytest.approx(special.digamma(x + 1) - math.log(x) - 0.5 / x, rel=1e-6)
+
+
+def test_the_logarithm_of_a_positive_feature_has_its_slope_where_the_formula_changes():
+    raw = -15 - math.log(math.expm1(1.0)) + torch.tensor([-1e-9, 0.0, 1e-9], dtype=torch.float64)
+    raw.requires_grad_()
+    (slope,) = torch.autograd.grad(log_positive(raw).sum(), raw)
+    assert slope.tolist() == pytest.approx([1.0, 1.0, 1.0], rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -1,16 +1,20 @@
 """KL(q || p): closed forms, draws, and the decision between them."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch.distributions import (
     Bernoulli,
+    Categorical,
     Gamma,
     Independent,
     Laplace,
     MultivariateNormal,
     Normal,
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
     StudentT,
     TransformedDistribution,
     kl_divergence,
@@ -158,3 +162,24 @@ def test_bits_that_are_almost_certain_have_a_finite_rate_in_single_precision(a, 
     assert found.shape == (5,)
     assert found.double() == pytest.approx(torch.full((5,), expected), rel=1e-5, abs=1e-7)
     assert torch.equal(rate_per_dimension(q, p, many).sum(-1), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_that_the_prior_almost_excludes_have_a_finite_rate(dtype):
+    """120 nats by arithmetic; 59.31 where half of q lies there."""
+    certain, half = torch.tensor([-200.0, 0.0], dtype=dtype), torch.zeros(2, dtype=dtype)
+    excluded = torch.tensor([0.0, -120.0], dtype=dtype)
+    for kind in (OneHotCategorical, OneHotCategoricalStraightThrough, Categorical):
+        p = kind(logits=excluded)
+        rates = [rate(kind(logits=a), p, torch.empty(0)).item() for a in (certain, half)]
+        assert rates == pytest.approx([120.0, 60 - math.log(2)], rel=1e-6)
+
+
+def test_an_impossible_code_adds_nothing_to_the_rate_and_an_excluded_one_makes_it_infinite():
+    logits = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], requires_grad=True)
+    q, p = OneHotCategorical(logits=logits), OneHotCategorical(logits=torch.zeros(2))
+    found = rate(q, p, torch.empty(0))
+    assert found.tolist() == pytest.approx([math.log(2), 0.0])
+    assert torch.autograd.grad(found.sum(), logits)[0][:, 0].tolist() == [0.0, 0.0]
+    never = OneHotCategorical(logits=torch.tensor([0.0, -torch.inf]))
+    assert rate(q, never, torch.empty(0)).tolist() == [0.0, torch.inf]

@@ -7,13 +7,15 @@ mistaken for its absence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
+import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Categorical,
     Distribution,
     Independent,
+    OneHotCategorical,
     TransformedDistribution,
     kl,
 )
@@ -51,7 +53,7 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
         z: draws from q, `[k, *batch, *latent]`; unused where there is a closed form.
     """
     if has_closed_form(q, p):
-        return _bits(q, p) if _are_bits(q, p) else kl_divergence(q, p)
+        return _divergence(q, p)
     return q.log_prob(z) - p.log_prob(z)
 
 
@@ -68,23 +70,48 @@ def rate_per_dimension(q: Distribution, p: Distribution, z: Tensor) -> Tensor | 
     return rate(q.base_dist, p.base_dist, z)
 
 
-def _are_bits(q: Distribution, p: Distribution) -> bool:
-    return type(_base(q)) is Bernoulli and type(_base(p)) is Bernoulli
+def _divergence(q: Distribution, p: Distribution) -> Tensor:
+    """Return torch's KL, except where its formula loses what the log probabilities know."""
+    if isinstance(q, Independent) and isinstance(p, Independent):
+        each, inner = _divergence(q.base_dist, p.base_dist), _wrapped_dims(q)
+        return each.flatten(each.ndim - inner).sum(-1) if inner else each
+    exact = _FROM_LOGITS.get(_entry(type(q), type(p)))
+    return kl_divergence(q, p) if exact is None else exact(q, p)
 
 
-def _bits(q: Distribution, p: Distribution) -> Tensor:
-    """KL of independent bits from their log odds a and b, broadcast; s is the sigmoid.
+def _bits(q: Bernoulli, p: Bernoulli) -> Tensor:
+    """KL of bits from their log odds a and b, broadcast; s is the sigmoid.
 
         s(a) (softplus(-b) - softplus(-a)) + s(-a) (softplus(b) - softplus(a))
 
     Torch's own entry is infinite where a probability of p rounds to 0 or 1: in float32 from log
     odds of 17 on.
     """
-    a, b = cast(Bernoulli, _base(q)).logits, cast(Bernoulli, _base(p)).logits
+    a, b = q.logits, p.logits
     one = a.sigmoid() * (softplus(-b) - softplus(-a))
     zero = (-a).sigmoid() * (softplus(b) - softplus(a))
-    each, inner = one + zero, _wrapped_dims(q)
-    return each.flatten(each.ndim - inner).sum(-1) if inner else each
+    return one + zero
+
+
+def _codes(q: Categorical | OneHotCategorical, p: Categorical | OneHotCategorical) -> Tensor:
+    """KL of categorical variables from their log probabilities, broadcast.
+
+        sum_k q_k (log q_k - log p_k),   0 where log q_k = -inf
+
+    Torch's own entry is infinite where a probability of p rounds to 0: in float32 from a log
+    probability of -104 on.
+    """
+    impossible = q.logits == -torch.inf
+    gap = torch.where(impossible, 0.0, q.logits.masked_fill(impossible, 0.0) - p.logits)
+    return (q.logits.exp() * gap.masked_fill(impossible, 0.0)).sum(-1)
+
+
+_FROM_LOGITS: dict[object, Callable[..., Tensor]] = {
+    kl._kl_bernoulli_bernoulli: _bits,
+    kl._kl_categorical_categorical: _codes,
+    kl._kl_onehotcategorical_onehotcategorical: _codes,
+}
+"""By torch's own entries: where a plugin registers another one, that is used."""
 
 
 def _factors_match(q: Distribution, p: Distribution) -> bool:

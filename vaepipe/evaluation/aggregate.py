@@ -98,8 +98,9 @@ def neighbours_agree(
 ) -> Tensor:
     """Whether most of a row's k nearest others have its label: 1 or 0 for each, `[n]`.
 
-    Distances are Euclidean between the posterior means `[n, d]`; a tie goes to the label that
-    sorts first. Its mean is the leave-one-out accuracy of k nearest neighbours.
+    Distances are Euclidean between the posterior means `[n, d]`, from differences in float64, so
+    that means far from zero lose nothing; a tie goes to the label that sorts first. Its mean is the
+    leave-one-out accuracy of k nearest neighbours.
 
     Example:
         >>> means = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
@@ -108,10 +109,10 @@ def neighbours_agree(
     """
     _, numbers = np.unique(np.asarray(labels), return_inverse=True)
     classes = torch.as_tensor(numbers, device=means.device)
-    k, found = min(k, len(means) - 1), []
+    k, found, means = min(k, len(means) - 1), [], means.double()
     for begin in range(0, len(means), 1024):
         rows = means[begin : begin + 1024]
-        distance = torch.cdist(rows, means)
+        distance = torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist")
         distance[torch.arange(len(rows)), begin + torch.arange(len(rows))] = torch.inf
         near = classes[distance.topk(k, largest=False).indices]
         votes = torch.nn.functional.one_hot(near, int(classes.max()) + 1).sum(1)

@@ -14,6 +14,7 @@ from vaepipe.likelihoods.elementwise import (
     joint,
     matching,
     mean_of,
+    piecewise,
     require,
     stored,
 )
@@ -116,32 +117,39 @@ class TiltedUniform(Elementwise):
 
 def log_sinhc(a: Tensor) -> Tensor:
     """log(sinh(a) / a), an even function, without cancellation or overflow."""
-    size = a.abs()
-    near, far = size.clamp_max(_SMALL), size.clamp_min(_SMALL)
-    large = far + torch.log(-torch.expm1(-2 * far)) - torch.log(2 * far)
-    return torch.where(size < _SMALL, _series(near.square(), _SERIES), large)
+    return piecewise(_SMALL, a.abs(), lambda v: _series(v.square(), _SERIES), _large_log_sinhc)
+
+
+def _large_log_sinhc(a: Tensor) -> Tensor:
+    return a + torch.log(-torch.expm1(-2 * a)) - torch.log(2 * a)
 
 
 def _mean(logits: Tensor) -> Tensor:
     """Half the derivative of log_sinhc at l/2, from 1/2."""
     a = logits / 2
-    size = a.abs()
-    near, far = size.clamp_max(_SMALL), size.clamp_min(_SMALL)
+    ratio = piecewise(_SMALL, a.abs(), _small_slope, lambda v: (1 / torch.tanh(v) - 1 / v) / v)
+    return 0.5 + 0.5 * a * ratio
+
+
+def _small_slope(a: Tensor) -> Tensor:
+    """The derivative of log_sinhc, divided by a."""
     slopes = [2 * n * c for n, c in enumerate(_SERIES, start=1)]
-    small = _series(near.square(), slopes) / near.clamp_min(1e-20)
-    large = 1 / torch.tanh(far) - 1 / far
-    return 0.5 + 0.5 * a.sign() * torch.where(size < _SMALL, small, large)
+    return slopes[0] + _series(a.square(), slopes[1:])
 
 
 def _variance(logits: Tensor) -> Tensor:
     """A quarter of the second derivative of log_sinhc at l/2."""
-    size = (logits / 2).abs()
-    near, far = size.clamp_max(_SMALL), size.clamp_min(_SMALL)
+    return piecewise(_SMALL, (logits / 2).abs(), _small_bend, _large_bend) / 4
+
+
+def _small_bend(a: Tensor) -> Tensor:
     bends = [2 * n * (2 * n - 1) * c for n, c in enumerate(_SERIES, start=1)]
-    small = bends[0] + _series(near.square(), bends[1:])
-    decay = torch.exp(-2 * far)
-    large = far.square().reciprocal() - 4 * decay / (1 - decay).square()
-    return torch.where(size < _SMALL, small, large) / 4
+    return bends[0] + _series(a.square(), bends[1:])
+
+
+def _large_bend(a: Tensor) -> Tensor:
+    decay = torch.exp(-2 * a)
+    return a.square().reciprocal() - 4 * decay / (1 - decay).square()
 
 
 def _series(square: Tensor, coefficients: list[float]) -> Tensor:

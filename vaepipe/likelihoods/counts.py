@@ -19,6 +19,7 @@ from vaepipe.likelihoods.elementwise import (
     joint,
     log_positive,
     mean_of,
+    piecewise,
     require_integers,
     stored,
 )
@@ -112,12 +113,18 @@ def factorial(x: Tensor) -> Tensor:
 
 def stirling_error(x: Tensor) -> Tensor:
     """log Gamma(x + 1) - [(x + 1/2) log x - x + log(2 pi) / 2] for x > 0."""
-    small, large = x.clamp_max(_LARGE), x.clamp_min(_LARGE)
-    exact = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small
-    square = large.square()
+    return piecewise(_LARGE, x, _stirling_exact, _stirling_series)
+
+
+def _stirling_exact(x: Tensor) -> Tensor:
+    exact = torch.lgamma(x + 1) - (x + 0.5) * x.log() + x
+    return exact - 0.5 * math.log(2 * math.pi)
+
+
+def _stirling_series(x: Tensor) -> Tensor:
+    square = x.square()
     series = 1 / 1260 - (1 / 1680 - 1 / (1188 * square)) / square
-    series = (1 / 12 - (1 / 360 - series / square) / square) / large
-    return torch.where(x < _LARGE, exact - 0.5 * math.log(2 * math.pi), series)
+    return (1 / 12 - (1 / 360 - series / square) / square) / x
 
 
 def log_start(data: DataSpec, share: float = 1.0) -> Tensor:

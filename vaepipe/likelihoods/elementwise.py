@@ -17,6 +17,7 @@ from vaepipe.core import DataSpec, Shape
 from vaepipe.errors import CompatibilityError
 
 _UNIT = math.log(math.expm1(1.0))
+Formula = Callable[[Tensor], Tensor]
 _TAIL = -15.0
 _HALVINGS = 60
 
@@ -132,9 +133,29 @@ def positive(raw: Tensor) -> Tensor:
 
 def log_positive(raw: Tensor) -> Tensor:
     """log(positive(raw)), finite where that has no float left: for raw << 0 it is raw + c."""
-    v = raw + _UNIT
-    low = v < _TAIL
-    return torch.where(low, v, softplus(v.clamp_min(_TAIL)).log())
+    return piecewise(_TAIL, raw + _UNIT, lambda v: v, lambda v: softplus(v).log())
+
+
+def piecewise(edge: float, v: Tensor, low: Formula, high: Formula) -> Tensor:
+    """Evaluate `low` where v < edge and `high` elsewhere, each on its own side only.
+
+    The gradient is that of the chosen formula for every v, the edge included, where the gradient
+    of a clamped v is zero.
+
+    Args:
+        edge: a number at which both formulas are finite.
+        v: numbers of any shape.
+        low: formula for v below `edge`.
+        high: formula for v from `edge` on.
+
+    Example:
+        >>> v = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+        >>> y = piecewise(2.0, v, lambda v: v.square(), lambda v: 4 * v - 4)
+        >>> y.tolist(), torch.autograd.grad(y.sum(), v)[0].tolist()
+        ([1.0, 4.0, 12.0], [2.0, 4.0, 4.0])
+    """
+    first, other = v < edge, torch.full_like(v, edge)
+    return torch.where(first, low(torch.where(first, v, other)), high(torch.where(first, other, v)))
 
 
 def matching(mean: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:

@@ -20,6 +20,7 @@ from vaepipe.likelihoods.elementwise import (
     levels_of,
     matching,
     mean_of,
+    piecewise,
     require_integers,
     stored,
 )
@@ -204,9 +205,7 @@ class LogisticLevels(Elementwise):
 
 def _log_of_difference(log_d: Tensor) -> Tensor:
     """log(1 - e^(-d)) from log d; for d << 1 it is log d."""
-    small = log_d < _TINY
-    d = log_d.clamp_min(_TINY).exp()
-    return torch.where(small, log_d, torch.log(-torch.expm1(-d)))
+    return piecewise(_TINY, log_d, lambda v: v, lambda v: torch.log(-torch.expm1(-v.exp())))
 
 
 def _start(data: DataSpec, levels: int, components: int) -> Tensor:

@@ -112,12 +112,15 @@ def total_correlation(
 def log_aggregate(log_q: Tensor, num_examples: int, estimator: Estimator) -> Tensor:
     """log q(z_i) from a batch, q(z) = (1/N) sum_n q(z | x_n): `[batch, *rest]`.
 
-        weighted:   log (1/(N M)) sum_j q(z_i | x_j)
+        weighted:   log (1/M) sum_j q(z_i | x_j)
         stratified: log [ (1/N) q(z_i | x_i) + ((N-1)/N) mean_{j != i} q(z_i | x_j) ]
 
-    Chen et al. (2018), eq. 5, and their appendix C.2, here averaged over the order of the batch,
-    which keeps its expectation: the estimate of q(z_i), before the logarithm, is unbiased for a
-    batch drawn without replacement. The first is a lower bound of log q(z_i), off by about log M.
+    The first is the mixture of the batch's own posteriors: Chen et al. (2018), eq. 5, without its
+    constant -log N, which a difference of one joint and d marginal densities would keep (d - 1)
+    times. It counts a draw's own posterior too often, N / M times, so where posteriors do not
+    overlap it is too high, by log (N / M) at most. The second is their appendix C.2, averaged over
+    the order of the batch, which keeps its expectation: the estimate of q(z_i), before the
+    logarithm, is unbiased for a batch drawn without replacement.
 
     Args:
         log_q: log q(z_i | x_j), `[batch, batch, *rest]`.
@@ -126,7 +129,7 @@ def log_aggregate(log_q: Tensor, num_examples: int, estimator: Estimator) -> Ten
     """
     batch = len(log_q)
     if estimator == "weighted":
-        return log_q.logsumexp(1) - math.log(num_examples * batch)
+        return log_q.logsumexp(1) - math.log(batch)
     others = (num_examples - 1) / (num_examples * max(1, batch - 1))
     weights = torch.full((batch, batch), others, dtype=log_q.dtype, device=log_q.device)
     weights = weights.fill_diagonal_(1 / num_examples if batch > 1 else 1.0).log()
