@@ -37,10 +37,45 @@ def test_memory_and_shards_give_the_same_batches(split, window, monkeypatch):
     assert same(epoch(held, 3), epoch(streamed, 3))
 
 
-def test_an_epoch_visits_no_row_twice_and_leaves_out_less_than_a_batch(split):
-    source = batches.Batches(split, 64, order=Stream(5))
+@pytest.mark.parametrize("size", [1, 64, 128, 1249, 1250, 1251, 2499, 2500, 9000])
+def test_an_epoch_visits_every_row_once_in_batches_of_nearly_one_size(split, size):
+    source = batches.Batches(split, size, order=Stream(5))
+    sizes = [len(ids) for ids, _ in epoch(source)]
     seen = torch.cat([ids for ids, _ in source.epoch(0)])
-    assert len(seen.unique()) == len(seen) == 2500 // 64 * 64 == source.steps * 64
+    assert sorted(seen.tolist()) == list(range(2500))
+    assert len(sizes) == source.steps == -(-2500 // size)
+    assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
+
+
+def test_a_size_that_divides_the_rows_gives_the_batches_it_always_gave(split):
+    """The shuffled order, cut every 125 rows."""
+    source = batches.Batches(split, 125, order=Stream(5))
+    order = torch.cat([ids for ids, _ in epoch(batches.Batches(split, 2500, order=Stream(5)))])
+    assert all(map(torch.equal, [ids for ids, _ in epoch(source)], order.split(125)))
+
+
+@pytest.mark.parametrize(("world", "size"), [(2, 64), (3, 64), (3, 60), (7, 99), (8, 2500)])
+@pytest.mark.parametrize("budget", [batches.MEMORY_BUDGET, 0], ids=["memory", "stream"])
+def test_ranks_have_equal_shares_and_leave_out_other_rows_in_other_epochs(
+    split, world, size, budget, monkeypatch
+):
+    monkeypatch.setattr(batches, "WINDOW_BYTES", 12_000)
+    sources = [
+        batches.Batches(
+            split, size, order=Stream(5), rank=r, world_size=world, memory_budget=budget
+        )
+        for r in range(world)
+    ]
+    left_out = []
+    for number in range(8):
+        ranks = [epoch(source, number) for source in sources]
+        shares = [[len(ids) for ids, _ in rank] for rank in ranks]
+        assert all(share == shares[0] for share in shares)
+        assert max(shares[0]) - min(shares[0]) <= 1 and max(shares[0]) * world <= size
+        seen = [i for rank in ranks for ids, _ in rank for i in ids.tolist()]
+        assert len(seen) == len(set(seen)) == 2500 // world * world
+        left_out.append(set(range(2500)) - set(seen))
+    assert 2500 % world == 0 or len(set.union(*left_out)) > 2500 % world
 
 
 def test_rows_keep_their_values(split):
@@ -55,18 +90,17 @@ def test_epochs_and_seeds_differ_and_repeat(split):
     assert not same(epoch(source, 0), epoch(batches.Batches(split, 64, order=Stream(6)), 0))
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_batches_of_one_worker(split, world):
-    alone = epoch(batches.Batches(split, 60, order=Stream(5)))
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("size", [60, 250, 2500])
+def test_ranks_share_the_order_of_one_worker_row_by_row(split, world, size):
+    alone = torch.cat([ids for ids, _ in epoch(batches.Batches(split, size, order=Stream(5)))])
     ranks = [
-        epoch(batches.Batches(split, 60, order=Stream(5), rank=r, world_size=world))
+        epoch(batches.Batches(split, size, order=Stream(5), rank=r, world_size=world))
         for r in range(world)
     ]
-    assert len({len(r) for r in ranks}) == 1
-    for step, (ids, _) in enumerate(alone):
-        together = torch.cat([r[step][0] for r in ranks])
-        assert set(together.tolist()) == set(ids.tolist())
-        assert len({len(r[step][0]) for r in ranks}) == 1
+    steps = zip(*ranks, strict=True)
+    together = torch.cat([torch.stack([ids for ids, _ in step], 1).flatten() for step in steps])
+    assert torch.equal(together, alone[: 2500 // world * world])
 
 
 def test_a_split_smaller_than_the_batch_is_one_batch(split):

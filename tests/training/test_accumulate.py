@@ -63,6 +63,19 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(accumulate):
     assert other == pytest.approx(terms, rel=1e-12)
 
 
+@pytest.mark.usefixtures("double")
+def test_parts_of_batches_of_two_sizes_make_the_steps_of_the_whole():
+    ppca = PPCA.random(5, 2, seed=1)
+    x = ppca.draw(23).split([8, 8, 7])
+    steps = [Step(ppca.model(), own("Noiseless").build()) for _ in range(2)]
+    one, other = (
+        fitter(step, parts).epoch(0, x) for step, parts in zip(steps, (1, 3), strict=True)
+    )
+    assert other == pytest.approx(one, rel=1e-12)
+    for whole, parted in zip(*(step.parameters() for step in steps), strict=True):
+        assert torch.allclose(parted, whole, rtol=1e-12, atol=1e-14)
+
+
 def test_the_estimate_of_a_batch_is_that_of_its_parts():
     """Numbers of every example in their order; the surrogate is a mean over all."""
     ppca = PPCA.random(5, 2, seed=1)

@@ -99,6 +99,15 @@ def test_long_epochs_are_averaged_in_blocks(monkeypatch):
     assert fit.epoch(0, batches(11))["bound"] == pytest.approx(5.0 - 4.0)
 
 
+@pytest.mark.parametrize("block", [1, 2, 256])
+def test_examples_count_alike_in_batches_of_two_sizes(block, monkeypatch):
+    """Ten examples in steps of 4, 3 and 3: their values are 0 to 9."""
+    monkeypatch.setattr(loop, "BLOCK", block)
+    x = torch.arange(10, dtype=torch.float64)[:, None].expand(10, 2)
+    fit = fitter(Alternating(), lr=0.0, steps=3)
+    assert fit.epoch(0, x.split([4, 3, 3]))["bound"] == pytest.approx(4.5 - 4.0, rel=1e-15)
+
+
 def test_a_term_that_is_not_finite_is_named_with_epoch_and_step():
     fit = fitter(Alternating(bad_step=7))
     fit.epoch(0, batches())

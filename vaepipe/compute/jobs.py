@@ -239,13 +239,12 @@ class _Job:
 
     def _training_metrics(self, epoch: int, terms: Mapping[str, float]) -> dict[str, float]:
         step = epoch * self.batches.steps
-        examples = self.batches.steps * self.batches.local * self.world_size
         return {
             "epoch": epoch,
             "step": step,
             **{f"train/{name}": value for name, value in terms.items()},
             "lr": self.fitter.rate(step - 1),
-            "examples_per_second": examples / max(time.perf_counter() - self.clock, 1e-9),
+            "examples_per_second": self.batches.rows / max(time.perf_counter() - self.clock, 1e-9),
         }
 
     def _validate(self) -> dict[str, float]:

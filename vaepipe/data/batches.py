@@ -4,6 +4,8 @@ An epoch visits row groups in a random order, gathers them into windows and shuf
 a window; a split that fits one window is shuffled completely. The order depends on the seed, the
 epoch and the data alone. Data within the memory budget are held on the device as stored and
 indexed there; larger data stream through one window at a time.
+
+An epoch of n rows takes ceil(n / batch size) steps of nearly equal size, so every row is seen.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ Batch = tuple[Tensor, Tensor]
 class Batches:
     """Batches of a split for one rank.
 
+    Every rank takes an equal share of each step. Steps differ by at most one example per rank, and
+    the larger ones come first. Where the number of rows is not a multiple of the number of ranks,
+    an epoch leaves out the rest, fewer rows than ranks; the shuffle decides which.
+
     Args:
         split: the examples.
-        batch_size: examples of one optimiser step over all ranks together.
+        batch_size: the most examples of one optimiser step over all ranks together.
         order: the stream that decides it.
         rank: this worker's number; it takes its equal share of every batch.
         world_size: number of workers.
@@ -37,7 +43,7 @@ class Batches:
         memory_budget: bytes up to which a split is held on the device.
 
     Raises:
-        DataError: the split has fewer rows than workers.
+        DataError: the split has fewer rows than workers, or the batch has fewer examples.
     """
 
     def __init__(
@@ -59,13 +65,14 @@ class Batches:
                 f"{split.folder} has {split.num_rows} rows and the batch size is {batch_size}: "
                 f"too few for {world_size} workers."
             )
+        self.rows = split.num_rows // world_size * world_size
         fits = split.num_rows * split.row_bytes <= memory_budget
         self._held = self._load(split.units) if fits else None
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of one epoch; equal on all ranks, an incomplete batch is left out."""
-        return self.split.num_rows // (self.local * self.world_size)
+        """Optimiser steps of one epoch; equal on all ranks."""
+        return -(-self.rows // (self.local * self.world_size))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Ids `[batch]` and stored values `[batch, *shape]` of every step of an epoch."""
@@ -75,9 +82,11 @@ class Batches:
 
     def _steps(self, windows: Iterator[Batch]) -> Iterator[Batch]:
         """Cut windows into global batches and each into the share of this rank."""
-        size, mine = self.local * self.world_size, slice(self.rank, None, self.world_size)
+        mine = slice(self.rank, None, self.world_size)
+        least, larger = divmod(self.rows // self.world_size, self.steps)
         ids, x = next(windows)
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            size = (least + (step < larger)) * self.world_size
             while len(ids) < size:
                 more_ids, more_x = next(windows)
                 ids, x = torch.cat([ids, more_ids]), torch.cat([x, more_x])

@@ -73,12 +73,17 @@ class Ledger:
 
     def add(self, index: int, estimate: Estimate) -> None:
         """Keep an estimate of a phase; it costs nothing until many are averaged at once."""
-        self._recent[index].append(estimate)
-        if len(self._recent[index]) == BLOCK:
+        recent = self._recent[index]
+        if recent and len(recent[0].bound) != len(estimate.bound):
+            self._fold(index)
+        recent.append(estimate)
+        if len(recent) == BLOCK:
             self._fold(index)
 
     def read(self, reduce: Callable[[Tensor], Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
-        """For each phase the names of its columns and a table `[updates, columns]` on the host.
+        """Return for each phase its columns' names and a table `[updates, columns]` on the host.
+
+        The last columns are `bound`, `surrogate` and `examples`, the size of the update's batch.
 
         Args:
             reduce: the mean of a tensor over all ranks.
@@ -90,13 +95,14 @@ class Ledger:
         return list(zip(self._names, tables, strict=True))
 
     def _fold(self, index: int) -> None:
-        """Batch means of the recent estimates, as rows: terms, bound, surrogate."""
+        """Add a row for each recent estimate, all of batches of one size."""
         recent, names = self._recent[index], tuple(self._recent[index][0].terms)
         columns = [torch.stack([e.terms[name] for e in recent]).double().mean(1) for name in names]
         columns.append(torch.stack([e.bound for e in recent]).double().mean(1))
         columns.append(torch.stack([e.surrogate for e in recent]).double())
+        columns.append(torch.full_like(columns[-1], len(recent[0].bound)))
         self._tables[index].append(torch.stack(columns, 1))
-        self._names[index] = (*names, "bound", "surrogate")
+        self._names[index] = (*names, "bound", "surrogate", "examples")
         recent.clear()
 
 
@@ -140,7 +146,7 @@ class Fitter:
         return StepContext(done, done / self.steps, self.num_examples)
 
     def epoch(self, number: int, batches: Iterable[Tensor]) -> dict[str, float]:
-        """Train on one pass over the data; means of the last phase's terms over the epoch.
+        """Train on one pass over the data; means of the last phase's terms over its examples.
 
         Args:
             number: of the epoch, counted from 0.
@@ -157,8 +163,9 @@ class Fitter:
         tables = ledger.read(self.reduce)
         self._check(number, tables)
         names, table = tables[-1]
-        means = dict(zip(names, table.mean(0).tolist(), strict=True))
-        return {name: mean for name, mean in means.items() if name != "surrogate"}
+        weights = table[:, -1:] / table[:, -1].max()
+        means = ((weights * table).sum(0) / weights.sum()).tolist()
+        return dict(zip(names[:-2], means[:-2], strict=True))
 
     def _update(self, ledger: Ledger, x: Tensor, ctx: StepContext) -> None:
         """Every phase on one batch."""
