@@ -166,8 +166,9 @@ def test_any_vector_column_of_parquet_gives_the_same_examples(kind, tmp_path):
         ([[0.0, float("nan")]], "real", ["real", "nan"]),
         ([[0.0, float("inf")]], "real", ["inf"]),
         ([[0.0, -1.0]], "integer", ["-1"]),
-        ([[0.0, 1.0], [2.0]], "real", ["2 values", "got 1, 2"]),
-        ([[0.0, None]], "real", ["nulls"]),
+        ([[0.0, 1.0], [2.0]], "real", ["row 1", "2 values", "got 1"]),
+        ([[0.0, None]], "real", ["row 0", "null among its values"]),
+        ([None, [0.0, 1.0]], "real", ["row 0: null"]),
         ([["a", "b"]], "real", ["expected numbers", "string"]),
     ],
 )

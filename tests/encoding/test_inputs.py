@@ -211,10 +211,14 @@ def test_kept_columns_pass_through_without_extension_types(run, tmp_path):
         run(path, tmp_path / "other", keep=["nane"])
 
 
-def test_ids_are_integers_that_fit(run, tmp_path):
-    path = write(tmp_path / "x.parquet", X[:2], np.array([1, 2**63], np.uint64))
-    with pytest.raises(DataError, match="below 2\\^63"):
-        run(path, tmp_path / "out")
+def test_ids_are_integers_and_keep_their_type(run, tmp_path):
+    ids = np.array([1, 2**63, 2**64 - 1], np.uint64)
+    run(write(tmp_path / "x.parquet", X[:3], ids), tmp_path / "out", with_=["sample:1"])
+    found = rows_of(tmp_path / "out")["id"]
+    assert found.type == pa.uint64() and found.to_pylist() == ids.tolist()
+    path = write(tmp_path / "text.parquet", X[:2], np.array(["a", "b"]))
+    with pytest.raises(DataError, match="column 'id': ids must be integers, got string"):
+        run(path, tmp_path / "other")
 
 
 def test_shapes_columns_and_places_that_are_not_there_are_told(run, tmp_path):

@@ -142,17 +142,16 @@ class Encoder:
         if not len(batch.ids):
             self._refuse(unit, batch.bad, faults)
             return self._nothing(unit["split"])
-        ids = torch.tensor(batch.ids)
-        view = self.dataset.frozen(self._sent(torch.tensor(batch.x)), self._sent(ids))
+        ids = batch.ids
+        view = self.dataset.frozen(self._sent(torch.tensor(batch.x)), self._sent(torch.tensor(ids)))
         inside = self._inside(view)
         self._refuse(unit, [*batch.bad, *_outside(batch, ~inside, self.spec.support_name)], faults)
         kept = batch.kept
         if not inside.any():
             return self._nothing(unit["split"])
         if not inside.all():
-            view, kept = view[inside], kept.filter(pa.array(inside))
-            ids = ids[torch.from_numpy(inside)]
-        return self._table(view, ids.numpy(), kept, unit["split"])
+            view, kept, ids = view[inside], kept.filter(pa.array(inside)), ids[inside]
+        return self._table(view, ids, kept, unit["split"])
 
     def _refuse(self, unit: Mapping[str, Any], found: list[Fault], faults: list[Fault]) -> None:
         """Note the faulty rows, or end the work."""
@@ -196,7 +195,7 @@ class Encoder:
         kept = pa.table([pa.nulls(1, kind) for kind in types.types], schema=types)
         with torch.inference_mode():
             view = examples(self.spec, 1).to(self.device)
-            return self._table(view, np.zeros(1, np.int64), kept, split).slice(0, 0)
+            return self._table(view, np.zeros(1, source.id_type), kept, split).slice(0, 0)
 
     def _record(self, unit: Mapping[str, Any], rows: int, faults: list[Fault]) -> dict[str, Any]:
         """Set aside what is faulty; then say that the part is done."""

@@ -88,6 +88,16 @@ def by_row(
     return results
 
 
+def id_tensor(ids: Iterable[int], device: torch.device | str = "cpu") -> Tensor:
+    """Return ids as int64 `[n]`; those from 2^63 on keep their bits.
+
+    Example:
+        >>> id_tensor([1, 2**64 - 1])
+        tensor([ 1, -1])
+    """
+    return torch.tensor([_signed(i % 2**64) for i in ids], dtype=torch.int64, device=device)
+
+
 def row_uniform(stream: Stream, ids: Tensor, shape: Shape) -> Tensor:
     """Return uniform noise that depends on (stream, id, position) only, whatever the batching.
 
@@ -96,7 +106,7 @@ def row_uniform(stream: Stream, ids: Tensor, shape: Shape) -> Tensor:
 
     Args:
         stream: what the noise is for.
-        ids: int64 `[batch]`.
+        ids: int64 or uint64 `[batch]`.
         shape: of one row's noise.
 
     Returns:
@@ -111,6 +121,7 @@ def row_uniform(stream: Stream, ids: Tensor, shape: Shape) -> Tensor:
         >>> torch.equal(row_uniform(flips, ids, (3,))[4:], row_uniform(flips, ids[4:], (3,)))
         True
     """
+    ids = ids.view(torch.int64) if ids.dtype == torch.uint64 else ids  # the same bits
     start = _mix_tensor(ids * _signed(GOLDEN) + _signed(mix(word_of(stream))))
     bits = _shift(_outputs(start[:, None], math.prod(shape)), 40)
     return (bits.to(torch.float32) * 2.0**-24).reshape(len(ids), *shape)

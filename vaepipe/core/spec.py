@@ -78,6 +78,7 @@ class DataSpec:
         scale: standard deviation of each value over the training split `[*shape]`, 1 where it is
             constant; None where it is unknown, and then components work in the data's own units.
         logs: moments of log(1 + x), for integers that have no largest value.
+        names: of the values of an example, where they were columns of a table.
 
     Example:
         >>> DataSpec((784,), SUPPORTS["boolean"], 50_000).support_name
@@ -91,6 +92,7 @@ class DataSpec:
     levels: int | None = None
     scale: Tensor | None = field(default=None, compare=False, repr=False)
     logs: Moments | None = field(default=None, compare=False, repr=False)
+    names: tuple[str, ...] | None = None
 
     @property
     def support_name(self) -> str:
@@ -104,7 +106,9 @@ class DataSpec:
             "support": self.support_name,
             "num_examples": self.num_examples,
         }
-        return plain if self.levels is None else {**plain, "levels": self.levels}
+        named = None if self.names is None else list(self.names)
+        more = {"levels": self.levels, "names": named}
+        return plain | {name: value for name, value in more.items() if value is not None}
 
     @classmethod
     def from_dict(
@@ -123,7 +127,9 @@ class DataSpec:
         if name not in SUPPORTS:
             raise DataError(f"unknown support '{name}'.{did_you_mean(name, SUPPORTS)}")
         support, rows = SUPPORTS[name], int(data["num_examples"])
-        return cls(tuple(data["shape"]), support, rows, mean, data.get("levels"), scale, logs)
+        names = None if data.get("names") is None else tuple(data["names"])
+        shape, levels = tuple(data["shape"]), data.get("levels")
+        return cls(shape, support, rows, mean, levels, scale, logs, names)
 
 
 def within(values: Constraint, support: Constraint) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from vaepipe.data import places, schema
+from vaepipe.data import places, schema, tables
 from vaepipe.data.places import address, below, filesystem, reaching, shown
 from vaepipe.errors import DataError
 
@@ -27,6 +28,8 @@ BUFFER = 2**20
 """Bytes of a column chunk that are held while it is decoded."""
 END = 2**16
 """Bytes at the end of a file that are fetched to look at it."""
+CHUNKS = 2**16
+"""Column chunks of a file whose sizes are looked at, in evenly spaced row groups."""
 
 
 class About(NamedTuple):
@@ -38,6 +41,8 @@ class About(NamedTuple):
     """Names and types of the columns."""
     content: str
     """A digest of the footer, of the end of an array, of names, sizes and times of images."""
+    widths: Mapping[str, float] = MappingProxyType({})
+    """Bytes per row of each column before compression, in the widest group looked at."""
 
 
 class Format(Protocol):
@@ -68,16 +73,26 @@ class ParquetFormat:
         with _parquet(path, pa.BufferReader(end)) as file:
             meta = file.metadata
             rows = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
-            return About(rows, file.schema_arrow, hashlib.sha256(end[-footer:]).hexdigest())
+            own = file.schema_arrow.remove_metadata()  # pandas' index and the like differ by file
+        more = tables.partition_fields(_partition(path, own.names))
+        kinds = pa.schema([*own, *more]) if more else own
+        return About(rows, kinds, hashlib.sha256(end[-footer:]).hexdigest(), _widths(meta))
 
     def batches(
         self, path: str, groups: range, columns: Sequence[str], size: int
     ) -> Iterator[pa.RecordBatch]:
-        """Decoded in this thread, so that workers do not take each other's cores."""
+        """Decoded in this thread, so that workers do not take each other's cores.
+
+        Columns in the names of folders are text.
+        """
         with open_parquet(path) as file:
-            yield from file.iter_batches(
-                size, row_groups=list(groups), columns=list(columns), use_threads=False
-            )
+            values = _partition(path, file.schema_arrow.names)
+            own = [name for name in columns if name not in values]
+            more = {name: value for name, value in values.items() if name in columns}
+            for batch in file.iter_batches(
+                size, row_groups=list(groups), columns=own, use_threads=False
+            ):
+                yield tables.with_partition(batch, more)
 
 
 @final
@@ -87,8 +102,9 @@ class NpyFormat:
     def look(self, path: str) -> About:
         """The header, and whether all rows are there."""
         with _open(path) as file:
-            shape, kind = _header(path, file)
-            kinds = pa.schema([("x", schema.vector(pa.from_numpy_dtype(_native(kind)), shape[1:]))])
+            shape, kind, _ = _header(path, file)
+            element = pa.from_numpy_dtype(_native(kind))
+            kinds = pa.schema([schema.vector_field("x", element, shape[1:] or (1,))])
             content = hashlib.sha256(_end(file)).hexdigest()
         return About(even(shape[0]), kinds, _digest(shape, kind.str, content))
 
@@ -97,15 +113,14 @@ class NpyFormat:
     ) -> Iterator[pa.RecordBatch]:
         """Rows as vectors of the array's type."""
         with _open(path) as file:
-            shape, kind = _header(path, file)
+            shape, kind, column_major = _header(path, file)
             first, last = groups.start * GROUP, min(groups.stop * GROUP, shape[0])
-            width = math.prod(shape[1:])
-            file.seek(file.tell() + first * width * kind.itemsize)
+            read = _read_columns if column_major else _read_rows
+            values = file.tell()
             for start in range(first, last, size):
-                rows = min(size, last - start)
-                flat = np.frombuffer(file.read(rows * width * kind.itemsize), kind)
+                rows = read(file, values, (shape, kind), start, min(size, last - start))
                 if "x" in columns:
-                    whole = flat.astype(_native(kind), copy=False).reshape(rows, width)
+                    whole = rows.astype(_native(kind), copy=False).reshape(len(rows), -1)
                     yield pa.RecordBatch.from_arrays([schema.to_vectors(whole)], ["x"])
 
 
@@ -142,32 +157,39 @@ FORMATS: Mapping[str, Format] = {
 """Formats by name."""
 
 
-def find(path: str) -> tuple[str, list[str]]:
+def find(path: str, only: str | None = None) -> tuple[str, list[str]]:
     """The format and the files of a file, folder, glob or URI, sorted; hidden ones are left out.
 
     A folder of images is one file of the format `images`.
 
+    Args:
+        path: the file, folder, glob or URI.
+        only: the one format that is looked for, a name in `FORMATS`.
+
     Raises:
-        DataError: there are none.
+        DataError: there are none, or they belong to a table whose log says which rows are live.
         Unreachable: a store does not answer, or does not let us in.
     """
     system, root = filesystem(path)
     with reaching(path):
         there = system.get_file_info(root).type
-        if there == fs.FileType.File:
-            return ("npy" if root.endswith(".npy") else "parquet"), [path]
-    names = [each.path for each in places.listed(path)]
-    for kind in ("parquet", "npy"):
-        found = [address(path, name) for name in names if name.endswith(f".{kind}")]
-        if found:
-            return kind, found
+    if there == fs.FileType.File:
+        kind = only or ("npy" if root.endswith(".npy") else "parquet")
+        if kind == "parquet":
+            tables.refuse_logs(path, system, root.rpartition("/")[0], [], [root])
+        return kind, [path]
+    found = places.listing(path)
+    names = [each.path for each in found.files]
+    for kind in ("parquet", "npy") if only is None else (only,):
+        chosen = [name for name in names if name.endswith(f".{kind}")]
+        if chosen and kind == "parquet":
+            tables.refuse_logs(path, system, found.folder, found.names, chosen)
+        if chosen:
+            return kind, [address(path, name) for name in chosen]
     folder = there == fs.FileType.Directory
-    if folder and any(name.lower().endswith(IMAGES) for name in names):
+    if only is None and folder and any(name.lower().endswith(IMAGES) for name in names):
         return "images", [path]
-    raise DataError(
-        f"{shown(path)}: no Parquet files there, nor `.npy` arrays, nor a folder of PNG or JPEG "
-        f"images.{'' if folder else ' A glob names files; `**` goes through folders.'}"
-    )
+    raise _nothing(path, only, folder=folder)
 
 
 def stamp(path: str) -> dict[str, Any]:
@@ -210,9 +232,42 @@ def even(rows: int) -> tuple[int, ...]:
     return tuple(min(GROUP, rows - start) for start in range(0, rows, GROUP))
 
 
+def _nothing(path: str, only: str | None, *, folder: bool) -> DataError:
+    glob = "" if folder else " A glob names files; `**` goes through folders."
+    if only == "npy":
+        return DataError(
+            f"{shown(path)}: no such file. Expected a .npy file, a folder of them, or a glob such "
+            "as 'x-*.npy'."
+        )
+    more = "" if only else ", nor `.npy` arrays, nor a folder of PNG or JPEG images"
+    return DataError(f"{shown(path)}: no Parquet files there{more}.{glob}")
+
+
+def _partition(path: str, own: Sequence[str]) -> dict[str, str | None]:
+    """Return columns in the names of folders, except those that the file has itself."""
+    found = tables.partition(filesystem(path)[1])
+    return {name: value for name, value in found.items() if name not in own}
+
+
+def _widths(meta: pq.FileMetaData) -> dict[str, float]:
+    """Return bytes per row of each column, before compression."""
+    most = max(1, CHUNKS // max(1, meta.num_columns))
+    found: dict[str, float] = {}
+    for group in range(0, meta.num_row_groups, math.ceil(meta.num_row_groups / most) or 1):
+        about, sizes = meta.row_group(group), dict[str, int]()
+        for column in map(about.column, range(meta.num_columns if about.num_rows else 0)):
+            name = column.path_in_schema.partition(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
+        for name, size in sizes.items():
+            found[name] = max(found.get(name, 0.0), size / about.num_rows)
+    return found
+
+
 def _parquet(path: str, source: Any, **options: Any) -> pq.ParquetFile:
+    """Open a file; Spark's INT96 dates are microseconds, nanoseconds cannot hold the year 9999."""
+    options |= {"buffer_size": BUFFER, "pre_buffer": False, "coerce_int96_timestamp_unit": "us"}
     try:
-        return pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False, **options)
+        return pq.ParquetFile(source, **options)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{shown(path)}: not a readable Parquet file: {error}") from error
 
@@ -238,11 +293,13 @@ def _end(file: pa.NativeFile, most: int = END) -> bytes:
     return file.read()
 
 
-def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array; the file is left at its first value.
+def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape and type of an array, and whether it is in Fortran order.
+
+    The file is left at the array's first value.
 
     Raises:
-        DataError: no array, one that is not stored row by row, or rows that are missing.
+        DataError: not an array of numbers, or one that was cut short.
     """
     try:
         major, _ = np.lib.format.read_magic(file)
@@ -252,10 +309,9 @@ def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[A
         shape, column_major, kind = read(file)
     except (ValueError, OSError) as error:
         raise DataError(f"{shown(path)}: not a readable `.npy` array: {error}") from error
-    if column_major or not shape or kind.kind not in "uifb" or kind.itemsize > 8:
+    if not shape or kind.kind not in "uifb" or kind.itemsize > 8:
         raise DataError(
-            f"{shown(path)}: expected an array of numbers, row after row, got {kind} of shape "
-            f"{shape}{' in Fortran order' if column_major else ''}."
+            f"{shown(path)}: not a readable array of numbers [n, ...]: {kind} of shape {shape}."
         )
     whole = file.tell() + math.prod(shape) * kind.itemsize
     if file.size() < whole:
@@ -263,7 +319,33 @@ def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[A
             f"{shown(path)}: cut short: {whole} bytes expected for {kind} of shape {shape}, got "
             f"{file.size()}. Copy it again."
         )
-    return tuple(shape), kind
+    return tuple(shape), kind, column_major
+
+
+Stored = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and type of an array."""
+
+
+def _read_rows(
+    file: pa.NativeFile, values: int, about: Stored, start: int, rows: int
+) -> np.ndarray:
+    """Read rows `[rows, ...]` of an array in C order, whose first value is at `values`."""
+    shape, kind = about
+    width = math.prod(shape[1:])
+    file.seek(values + start * width * kind.itemsize)
+    return np.frombuffer(file.read(rows * width * kind.itemsize), kind).reshape(rows, *shape[1:])
+
+
+def _read_columns(
+    file: pa.NativeFile, values: int, about: Stored, start: int, rows: int
+) -> np.ndarray:
+    """Read rows `[rows, ...]` of an array in Fortran order: a piece for each value of a row."""
+    shape, kind = about
+    pieces = []
+    for position in range(math.prod(shape[1:])):
+        file.seek(values + (position * shape[0] + start) * kind.itemsize)
+        pieces.append(np.frombuffer(file.read(rows * kind.itemsize), kind))
+    return np.stack(pieces).reshape(*shape[:0:-1], rows).transpose()
 
 
 def _native(kind: np.dtype[Any]) -> np.dtype[Any]:

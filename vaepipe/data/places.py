@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from pyarrow import fs
@@ -103,8 +104,19 @@ def reaching(path: str) -> Iterator[None]:
         raise DataError(f"{shown(path)}: Arrow cannot open this place: {error}") from error
 
 
-def listed(path: str) -> list[fs.FileInfo]:
-    """Files of a folder or a glob, by name; hidden and `_` ones are left out, and such folders.
+class Listing(NamedTuple):
+    """What a folder or a glob names."""
+
+    folder: str
+    """The folder that was listed: the longest one without wildcards."""
+    files: list[fs.FileInfo]
+    """The files that are meant, sorted by name."""
+    names: list[str]
+    """Everything that was found in the folder, hidden files and folders among them."""
+
+
+def listing(path: str) -> Listing:
+    """List a folder or a glob; files and folders that begin with `.` or `_` are not meant.
 
     A glob may have `*`, `?` and `[…]` in every part, and `**` for any number of folders. A place
     that exists is meant literally.
@@ -114,9 +126,15 @@ def listed(path: str) -> list[fs.FileInfo]:
         folder, pattern = _pattern(system, root)
         deep = len(pattern) > 1 or "**" in pattern
         chosen = fs.FileSelector(folder or "/", recursive=deep, allow_not_found=True)
-        found = [i for i in system.get_file_info(chosen) if i.type == fs.FileType.File]
-    shown_ones = [i for i in found if _fits(below(i.path, folder).split("/"), pattern)]
-    return sorted(shown_ones, key=lambda each: each.path)
+        found = system.get_file_info(chosen)
+    files = [i for i in found if i.type == fs.FileType.File]
+    meant = [i for i in files if _fits(below(i.path, folder).split("/"), pattern)]
+    return Listing(folder, sorted(meant, key=lambda i: i.path), [i.path for i in found])
+
+
+def listed(path: str) -> list[fs.FileInfo]:
+    """Return the files of a folder or a glob, see `listing`."""
+    return listing(path).files
 
 
 def below(path: str, root: str) -> str:

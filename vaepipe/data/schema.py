@@ -49,10 +49,18 @@ def from_vectors(column: pa.Array | pa.ChunkedArray, shape: Shape) -> np.ndarray
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), *shape)
 
 
-def examples_schema(dtype: str, shape: Shape, extra: Mapping[str, pa.DataType]) -> pa.Schema:
-    """`id: int64`, `x: vector`, then the columns that pass through."""
+def id_type(ids: np.ndarray) -> pa.DataType:
+    """Return the type of a column of ids: uint64 where they are that, else int64."""
+    return pa.uint64() if ids.dtype == np.uint64 else pa.int64()
+
+
+def examples_schema(
+    dtype: str, shape: Shape, extra: Mapping[str, pa.DataType], ids: pa.DataType | None = None
+) -> pa.Schema:
+    """`id: int64` (or another type), `x: vector`, then the columns that pass through."""
     kind = {**STORED, "float64": pa.float64()}[dtype]
-    fields = [pa.field("id", pa.int64(), nullable=False), vector_field("x", kind, shape)]
+    first = pa.field("id", ids or pa.int64(), nullable=False)
+    fields = [first, vector_field("x", kind, shape)]
     return pa.schema([*fields, *(pa.field(name, kind) for name, kind in extra.items())])
 
 
@@ -64,8 +72,9 @@ def record(
     The data stage stores float64 as float32, and checks what that loses.
     """
     columns = {name: pa.array(values) for name, values in (extra or {}).items()}
-    schema = examples_schema(x.dtype.name, x.shape[1:], {k: v.type for k, v in columns.items()})
-    arrays = [pa.array(ids, pa.int64()), to_vectors(x), *columns.values()]
+    kinds = {name: column.type for name, column in columns.items()}
+    schema = examples_schema(x.dtype.name, x.shape[1:], kinds, id_type(ids))
+    arrays = [pa.array(ids, schema.field("id").type), to_vectors(x), *columns.values()]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -1,27 +1,34 @@
-"""Rows to evaluate or to encode: our own shards, or anybody's files, by groups of rows."""
+"""Rows to write, to evaluate or to encode: our own shards, or anybody's files, by groups of rows.
+
+One reader for all commands: files become batches of ids, examples in their layout, and columns that
+pass through, of types that are the same in every file.
+"""
 
 from __future__ import annotations
 
-import fnmatch
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from vaepipe.core.spec import Shape
-from vaepipe.data import formats, shards, values
+from vaepipe.data import columns, formats, shards, values
+from vaepipe.data.columns import Variant
 from vaepipe.data.formats import About, Format, find
 from vaepipe.data.formats import open_parquet as open_file
 from vaepipe.data.places import shown, stem
-from vaepipe.errors import DataError, did_you_mean
+from vaepipe.errors import DataError
 
 LOOKERS = 32
 """Files that are looked at together: what a footer costs is waiting."""
+READ_BYTES = 2**25
+"""Bytes of a file that are decoded together, as far as its footer tells."""
 
 NOTHING = pa.schema([])
 
@@ -65,6 +72,19 @@ class Batch(NamedTuple):
     """Positions in the file of rows that cannot be read, each with the reason."""
 
 
+class Looked(NamedTuple):
+    """What the files of a source say of themselves, taken together."""
+
+    pieces: list[Piece]
+    """Every file."""
+    widths: Mapping[str, float]
+    """Bytes per row of each column before compression, where rows are widest."""
+    elements: Mapping[pa.DataType, str]
+    """Types of single values of examples, each with a file that has it."""
+    conflicts: Mapping[str, str]
+    """Columns whose types do not agree, each with what the files say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The files of one split and where in them the examples are.
@@ -75,8 +95,8 @@ class Source:
         column: the examples: one column, or one for each value.
         id_column: unique integers; None numbers the rows through all files.
         kind: a name in `formats.FORMATS`.
-        types: of the other columns of the first file; a file with another type is refused when the
-            column is kept, because outputs of several types are no table.
+        types: of all other columns, over all files: what is read is cast to them.
+        looked: the files, if they were looked at.
     """
 
     files: tuple[str, ...]
@@ -84,27 +104,45 @@ class Source:
     column: tuple[str, ...] = ("x",)
     id_column: str | None = "id"
     kind: str = "parquet"
-    types: Mapping[str, str] = field(default_factory=dict)
+    types: pa.Schema = NOTHING
+    looked: Looked | None = field(default=None, compare=False, repr=False)
 
     @property
     def format(self) -> Format:
         """How the files are read."""
         return formats.FORMATS[self.kind]
 
-    def pieces(self) -> list[Piece]:
-        """Every file, looked at; many at a time, because each is a wait.
+    @property
+    def id_type(self) -> type[np.generic]:
+        """Type of the ids: uint64 where the files have it, else int64."""
+        names = self.types.names
+        whole = self.id_column in names and pa.types.is_uint64(
+            self.types.field(self.id_column).type
+        )
+        return np.uint64 if whole else np.int64
+
+    def look(self) -> Looked:
+        """Look at every file; many at a time, because each is a wait.
 
         Raises:
-            DataError: a file cannot be read, or has not the columns of the first.
+            DataError: a file cannot be read, or its examples are not of the kind of the others'.
         """
-        first = self.format.look(self.files[0]).schema
-        with ThreadPoolExecutor(LOOKERS) as pool:
-            looked = list(pool.map(lambda path: self._look(path, first), self.files))
-        starts = np.cumsum([0, *(sum(about.groups) for about, _ in looked)]).tolist()
-        return [
-            Piece(path, about, start, stamp)
-            for path, (about, stamp), start in zip(self.files, looked, starts, strict=False)
-        ]
+        if self.looked is not None:
+            return self.looked
+        found, variants = _look(self.kind, self.files)
+        columns.check(variants, self.column, self.id_column)
+        columns.check_layout(variants, self.column, self.shape)
+        types = columns.others(variants, self.column)
+        elements = columns.elements(variants, self.column)
+        return found._replace(elements=elements, conflicts=types.conflicts)
+
+    def pieces(self) -> list[Piece]:
+        """Every file, looked at.
+
+        Raises:
+            DataError: a file cannot be read, or its examples are not of the kind of the others'.
+        """
+        return self.look().pieces
 
     def units(self) -> list[dict[str, Any]]:
         """Groups of rows: path, group, position of the first row, number of rows, file's stamp."""
@@ -131,9 +169,23 @@ class Source:
             refuse(unit["path"], batch.bad)
         if not batches:
             kept = self.schema(keep).empty_table()
-            return np.zeros(0, np.int64), np.zeros((0, *self.shape), np.float32), kept
+            return np.zeros(0, self.id_type), np.zeros((0, *self.shape), np.float32), kept
         ids, x = (np.concatenate([b[i] for b in batches]) for i in (1, 2))
         return ids, x, pa.concat_tables([batch.kept for batch in batches])
+
+    def everything(self, keep: Sequence[str], size: int) -> Iterator[tuple[str, Batch]]:
+        """Yield all rows of all files with their path, `size` at a time, numbers as they are.
+
+        Raises:
+            DataError: a file cannot be read, or has not the columns of the others.
+        """
+        self.check_kept(keep)
+        for piece in self.pieces():
+            groups = range(len(piece.about.groups))
+            for batch in self.stream(
+                piece.path, groups, piece.start, keep, size, row=0, exact=True
+            ):
+                yield piece.path, batch
 
     def stream(
         self,
@@ -143,6 +195,8 @@ class Source:
         keep: Sequence[str],
         size: int,
         row: int | None = None,
+        *,
+        exact: bool = False,
     ) -> Iterator[Batch]:
         """Rows of some groups of a file, `size` at a time whatever the groups are.
 
@@ -153,6 +207,7 @@ class Source:
             keep: columns that pass through.
             size: rows of a batch, good and bad; the last one may have fewer.
             row: position of the first row in the file; None looks it up.
+            exact: keep the type of the examples' numbers.
 
         Raises:
             DataError: the file cannot be read, or has not the columns of the first.
@@ -161,7 +216,7 @@ class Source:
         first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
         try:
             for table in rebatched(self.format.batches(path, groups, wanted, size), size):
-                yield self._batch(path, table, first, start, keep)
+                yield self._batch(path, table, (first, start), keep, exact=exact)
                 first, start = first + table.num_rows, start + table.num_rows
         except DataError:
             raise
@@ -170,78 +225,84 @@ class Source:
             raise DataError(f"{where} cannot be read: {error}") from error
 
     def columns(self) -> list[str]:
-        """Names of the columns of the first file."""
-        return self.format.look(self.files[0]).schema.names
+        """Names of the columns that can pass through."""
+        names = [*self.types.names, *(self.looked.conflicts if self.looked else ())]
+        return [name for name in names if name != self.id_column]
+
+    def check_kept(self, names: Sequence[str]) -> None:
+        """Raise `DataError` unless each of some columns has one type over all files."""
+        conflicts = self.look().conflicts
+        found = [conflicts[name] for name in names if name in conflicts]
+        if found:
+            lines = "\n  ".join(found)
+            raise DataError(
+                f"{shown(self.files[0])} and files beside it cannot be one table:\n  {lines}\n"
+                "Write the files with one type for each column, or leave these columns out."
+            )
 
     def schema(self, names: Sequence[str]) -> pa.Schema:
-        """Types of some columns of the first file."""
-        return pa.schema([self.format.look(self.files[0]).schema.field(name) for name in names])
+        """Types of some columns that pass through."""
+        return pa.schema([self.types.field(name) for name in names])
+
+    def row_bytes(self, keep: Sequence[str]) -> float:
+        """Bytes of a row of what is read, before compression; 0 where the files do not tell."""
+        widths = self.look().widths
+        names = dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep])
+        return sum(widths.get(name, 0.0) for name in names)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return asdict(self)
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "looked"}
+        types = {f.name: str(f.type) for f in self.types}
+        arrow = base64.b64encode(self.types.serialize().to_pybytes()).decode()
+        return {**plain, "types": types, "arrow": arrow}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
         """The inverse of `to_dict`."""
         lists = {name: tuple(data[name]) for name in ("files", "shape", "column")}
-        return cls(**{**data, **lists})
+        types = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow"])))
+        plain = {name: value for name, value in data.items() if name != "arrow"}
+        return cls(**{**plain, **lists, "types": types})
 
-    def _look(self, path: str, first: pa.Schema) -> tuple[About, dict[str, Any]]:
-        """Without the schema: a plan of very many files has no room for it.
-
-        The stamp is older than the look, so that a change in between is noticed.
-        """
-        stamp, about = formats.stamp(path), self.format.look(path)
-        names = dict.fromkeys([*self.column, *filter(None, [self.id_column])])
-        found = dict(zip(about.schema.names, about.schema.types, strict=True))
-        for name in names:
-            if name not in found or values.sort(found[name]) != values.sort(first.field(name).type):
-                raise self._differs(path, name, first.field(name).type, found.get(name))
-        return about._replace(schema=NOTHING), stamp
-
-    def _differs(self, path: str, name: str, expected: object, found: object) -> DataError:
-        return DataError(
-            f"{shown(path)}: column '{name}': expected {expected} as in {shown(self.files[0])}, "
-            f"got {found or 'no such column'}. Give files of one kind, or leave this column out."
-        )
-
-    def _kept(self, path: str, table: pa.Table, keep: Sequence[str]) -> pa.Table:
-        """Columns that pass through, of the types of the first file."""
-        names = set(table.column_names)
-        for name in keep:
-            found = table.schema.field(name).type if name in names else None
-            expected = self.types.get(name, "a column")
-            if found is None or (name in self.types and str(found) != expected):
-                raise self._differs(path, name, expected, found)
-        return table.select(list(keep))
+    def _kept(self, table: pa.Table, keep: Sequence[str]) -> pa.Table:
+        """Columns that pass through, of the types that they have over all files."""
+        kept = table.select(list(keep))
+        for at, name in enumerate(keep):
+            wanted = self.types.field(name)
+            column = _cast(name, table.column(name), wanted.type)
+            kept = kept.set_column(at, wanted, column)
+        return kept
 
     def _batch(
-        self, path: str, table: pa.Table, first: int, start: int, keep: Sequence[str]
+        self,
+        path: str,
+        table: pa.Table,
+        place: tuple[int, int],
+        keep: Sequence[str],
+        *,
+        exact: bool,
     ) -> Batch:
+        first, start = place
         where = f"{shown(path)}: rows from {first}"
-        columns = [_whole(table.column(name)) for name in self.column]
-        ids, named = self._ids(where, table, start)
-        found = values.rows(where, columns, tuple(self.shape))
+        (examples,) = table.select(list(self.column)).combine_chunks().to_batches() or (None,)
+        assert examples is not None
+        ids, named = self._ids(table, start)
+        found = values.rows(where, examples.columns, tuple(self.shape), exact=exact)
         x, good, faults = values.without(found, ~named, f"no {self.id_column}")
         bad = [(first + row, reason) for row, reason in faults.items()]
-        kept = self._kept(path, table, keep)
+        kept = self._kept(table, keep)
         if bad:
             ids, kept = ids[good], kept.filter(pa.array(good))
         return Batch(first, ids, x, kept, bad)
 
-    def _ids(self, where: str, table: pa.Table, start: int) -> tuple[np.ndarray, np.ndarray]:
+    def _ids(self, table: pa.Table, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[n]`, and which rows have one."""
         if self.id_column is None:
             return np.arange(start, start + table.num_rows), np.ones(table.num_rows, bool)
-        column = _whole(table.column(self.id_column))
-        if not pa.types.is_integer(column.type):
-            raise DataError(f"{where}: ids must be integers, got {column.type}.")
+        column = table.column(self.id_column).combine_chunks()
         named = column.is_valid().to_numpy(zero_copy_only=False)
-        ids = column.fill_null(0).to_numpy(zero_copy_only=False)
-        if ids.dtype == np.uint64 and len(ids) and ids.max() >= 2**63:
-            raise DataError(f"{where}: ids must be below 2^63, got {ids.max()}.")
-        return ids.astype(np.int64), named
+        return column.fill_null(0).to_numpy(zero_copy_only=False).astype(self.id_type), named
 
 
 def check_unchanged(unit: Mapping[str, Any]) -> None:
@@ -261,32 +322,51 @@ def check_unchanged(unit: Mapping[str, Any]) -> None:
 def of_split(path: str, split: str) -> Source:
     """The source of a split of a data artifact."""
     opened = shards.open_split(path, split)
-    return Source(tuple(str(opened.folder / name) for name in opened.names), opened.shape)
+    files = tuple(str(opened.folder / name) for name in opened.names)
+    types = columns.others([Variant(opened.schema.remove_metadata(), files)], ("x",))
+    return Source(files, opened.shape, types=types.schema)
 
 
-def of_files(path: str, shape: Shape, column: str, id_column: str | None) -> Source:
-    """A file, a folder, a glob or a URI of Parquet files, arrays or images.
+def of_files(
+    path: str,
+    shape: Shape | None,
+    column: str,
+    id_column: str | None,
+    *,
+    only: str | None = None,
+    numbered: bool = False,
+    named: Sequence[str] | None = None,
+) -> Source:
+    """A file, a folder, a glob or a URI of Parquet files, arrays or images, looked at.
 
     Args:
         path: where they are.
-        shape: of one example.
+        shape: of one example; None is the shape that the files have.
         column: a column, or several or a glob of them, separated by commas: one for each value.
         id_column: unique integers; None is `id` where that is a column of integers, and else
             numbers the rows.
+        only: the one format that is looked for.
+        numbered: whether rows without `id_column` are numbered even where there is an `id`.
+        named: the columns that a model was fitted to; they are read in this order.
 
     Raises:
-        DataError: no such file or column.
+        DataError: no such file or column, or files that do not agree.
     """
-    kind, found = find(path)
-    schema = formats.FORMATS[kind].look(found[0]).schema
-    known = schema.names
-    if id_column is None and "id" in known and pa.types.is_integer(schema.field("id").type):
-        id_column = "id"
-    chosen = _columns(found[0], [column] if column in known else column.split(","), known)
-    if id_column is not None and id_column not in known:
-        raise _no_column(found[0], id_column, known)
-    types = {f.name: str(f.type) for f in schema if f.name not in (*chosen, id_column)}
-    return Source(tuple(found), shape, tuple(chosen), id_column, kind, types)
+    kind, found = find(path, only)
+    looked, variants = _look(kind, found)
+    first = variants[0]
+    chosen = columns.choose(first, column, named)
+    if id_column is None and not numbered:
+        id_column = _own_ids(first)
+    if id_column is not None and first.field(id_column) is None:
+        raise columns.no_column(first.files[0], id_column, first.schema.names)
+    columns.check(variants, chosen, id_column)
+    shape = tuple(shape) if shape else _shape(kind, looked.pieces, variants, chosen)
+    columns.check_layout(variants, chosen, shape)
+    types = columns.others(variants, chosen)
+    elements = columns.elements(variants, chosen)
+    looked = looked._replace(elements=elements, conflicts=types.conflicts)
+    return Source(tuple(found), shape, chosen, id_column, kind, types.schema, looked)
 
 
 def digest(pieces: Iterable[Piece]) -> str:
@@ -328,26 +408,61 @@ def rebatched(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table
         yield pa.Table.from_batches(held)
 
 
-def _columns(path: str, wanted: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names and globs of names, in the order of the file."""
-    found: list[str] = []
-    for name in wanted:
-        matching = (
-            [n for n in known if fnmatch.fnmatchcase(n, name)] if name not in known else [name]
-        )
-        if not matching:
-            raise _no_column(path, name, known)
-        found += matching
-    return found
+def _look(kind: str, files: Sequence[str]) -> tuple[Looked, list[Variant]]:
+    """Look at files: what they say, and those with rows by their columns."""
+
+    def one(path: str) -> tuple[dict[str, Any], About]:
+        return formats.stamp(path), formats.FORMATS[kind].look(path)  # a change since is noticed
+
+    pieces, widths, start = list[Piece](), dict[str, float](), 0
+    groups: dict[tuple[bool, bytes], tuple[pa.Schema, list[str]]] = {}
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        for path, (stamp, about) in zip(files, pool.map(one, files), strict=True):
+            key = any(about.groups), about.schema.serialize().to_pybytes()
+            groups.setdefault(key, (about.schema, []))[1].append(path)
+            for name, width in about.widths.items():
+                widths[name] = max(widths.get(name, 0.0), width)
+            short = about._replace(schema=NOTHING, widths={})  # a plan of many files has no room
+            pieces.append(Piece(path, short, start, stamp))
+            start += sum(about.groups)
+    filled = any(rows for rows, _ in groups)  # files without rows say nothing about types
+    variants = [Variant(*found) for (rows, _), found in groups.items() if rows == filled]
+    return Looked(pieces, widths, {}, {}), variants
 
 
-def _no_column(path: str, name: str, known: Sequence[str]) -> DataError:
-    return DataError(
-        f"{shown(path)}: no column '{name}'.{did_you_mean(name, known)} "
-        f"Columns: {', '.join(known)}."
+def _own_ids(first: Variant) -> str | None:
+    own = first.field("id")
+    return "id" if own is not None and pa.types.is_integer(own.type) else None
+
+
+def _shape(
+    kind: str, pieces: Sequence[Piece], variants: Sequence[Variant], column: Sequence[str]
+) -> Shape:
+    """The shape that examples have: of the columns' type, else of the first row that has values."""
+    found = columns.layout_of(variants[0], column)
+    if found is not None:
+        return found
+    for piece in pieces:
+        groups = range(len(piece.about.groups))
+        for batch in formats.FORMATS[kind].batches(piece.path, groups, column, formats.GROUP):
+            length = values.length(shown(piece.path), batch.column(0))
+            if length is not None:
+                return (length,)
+    raise DataError(
+        f"{shown(pieces[0].path)}: no rows with values, so the shape of an example is unknown; "
+        "give `shape`."
     )
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+def _cast(name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The same values of another type.
+
+    Raises:
+        DataError: a value does not fit.
+    """
+    if str(column.type) == str(kind):
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"column '{name}' cannot be read as {kind}: {error}") from error

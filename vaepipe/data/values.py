@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vaepipe.core.spec import Shape
+from vaepipe.data import layout
 from vaepipe.errors import DataError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -55,23 +56,33 @@ def sort(kind: pa.DataType) -> str:
     return "images" if images else str(kind)
 
 
-def values(where: str, column: pa.Array | pa.ChunkedArray, shape: Shape) -> np.ndarray:
-    """A numeric column (numbers, lists, tensors) to `[n, *shape]` of uint8, float32 or float64.
+def element(kind: pa.DataType) -> pa.DataType:
+    """Return the type of one value of an example.
+
+    Example:
+        >>> element(pa.list_(pa.uint8()))
+        DataType(uint8)
+    """
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    return kind.value_type if is_list(kind) else kind
+
+
+def length(where: str, column: pa.Array) -> int | None:
+    """Return the number of values of the first list that is not null; None if all are.
 
     Raises:
-        DataError: nulls, text, or examples of another length.
+        DataError: a column of something else.
     """
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(whole, pa.ChunkedArray):
-        return np.zeros((0, *shape), np.float32)
-    array = whole.storage if isinstance(whole, pa.ExtensionArray) else whole
-    flat = array.flatten() if is_list(array.type) else array
-    if array.null_count or flat.null_count:
-        raise DataError(f"{where}: nulls among the examples; remove or fill those rows first.")
-    if not (pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)):
-        raise DataError(f"{where}: expected numbers, got {flat.type}.")
-    _check_lengths(where, array, shape)
-    return wide(flat.to_numpy(zero_copy_only=False)).reshape(len(array), *shape)
+    array = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if not is_list(array.type):
+        images = sort(array.type) == "images"
+        raise DataError(
+            f"{where}: the shape of an image is not in its column; give `shape`, [3, 32, 32] say."
+            if images
+            else f"{where}: expected numbers, got {array.type}."
+        )
+    lengths = array.value_lengths().drop_null()
+    return lengths[0].as_py() if len(lengths) else None
 
 
 def wide(raw: np.ndarray) -> np.ndarray:
@@ -89,29 +100,32 @@ def wide(raw: np.ndarray) -> np.ndarray:
     return raw.astype(kind, copy=False)
 
 
-def integers(where: str, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of ids as int64.
-
-    Raises:
-        DataError: not integers, or nulls among them.
-    """
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise DataError(f"{where}: ids must be integers without nulls, got {column.type}.")
-    array = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(False)
-    return array.astype(np.int64)
-
-
 def check_support(
-    where: str, ids: np.ndarray, x: np.ndarray, support: str, levels: int | None = None
+    where: str,
+    ids: np.ndarray,
+    x: np.ndarray,
+    support: str,
+    levels: int | None = None,
+    max_value: int | None = None,
 ) -> None:
     """Every value lies where it was declared to; integers below `levels`, where that is given.
+
+    Args:
+        where: the file, for messages.
+        ids: `[n]`.
+        x: `[n, *shape]`.
+        support: a key of `INSIDE`.
+        levels: how many values integers have.
+        max_value: the byte that is 1 in the unit interval; None is 255.
 
     Raises:
         DataError: naming the first row that does not.
     """
-    if x.dtype == np.uint8 and support != "boolean" and levels is None:
-        return
     inside, words = INSIDE[support] if levels is None else _below(levels)
+    if x.dtype == np.uint8 and support != "boolean" and levels is None:
+        if support != "unit_interval" or max_value in (None, 255):
+            return
+        inside, words = (lambda x: x <= max_value), f"bytes 0 … {max_value}"
     rows = ~inside(x).reshape(len(x), -1).all(axis=1)
     if not rows.any():
         return
@@ -122,19 +136,6 @@ def check_support(
         f"id {ids[row]} and the value {flat[~inside(flat)][0]}. Declare another `support` or mend "
         "the data."
     )
-
-
-def _check_lengths(where: str, array: pa.Array, shape: Shape) -> None:
-    size = math.prod(shape)
-    if not is_list(array.type):
-        lengths = {1}
-    elif pa.types.is_fixed_size_list(array.type):
-        lengths = {array.type.list_size}
-    else:
-        lengths = set(array.value_lengths().unique().to_pylist())
-    if lengths - {size}:
-        got = ", ".join(map(str, sorted(lengths)))
-        raise DataError(f"{where}: examples of {size} values (shape {shape}) expected, got {got}.")
 
 
 class Rows(NamedTuple):
@@ -148,13 +149,14 @@ class Rows(NamedTuple):
     """Row to reason, for rows that are not good."""
 
 
-def rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
+def rows(where: str, columns: Sequence[pa.Array], shape: Shape, *, exact: bool = False) -> Rows:
     """Examples of a batch, row by row: numbers, lists, tensors, PNG or JPEG bytes, flat columns.
 
     Args:
         where: of the batch, for messages.
         columns: one column of examples, or one column for each value of an example.
         shape: of one example.
+        exact: keep the type of the numbers.
 
     Raises:
         DataError: no row can be read, because the columns are of another type or length.
@@ -164,17 +166,26 @@ def rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
         >>> found.x.tolist(), found.faults
         ([[1.0, 2.0]], {1: 'null', 2: 'expected 2 values, got 1'})
     """
+    found = _rows(where, columns, shape)
+    x = found.x if exact else _stored(found.x)
+    return _finite(found._replace(x=x.reshape(-1, *shape)))
+
+
+def _rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
     if len(columns) > 1:
-        return _finite(_flat(where, columns, shape))
-    array = columns[0]
+        return _flat(where, columns, shape)
+    array, kind = columns[0], columns[0].type
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         array = array.flatten()[array.type.get_field_index("bytes")]
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         return _images(array, shape)
-    if is_list(array.type):
-        return _finite(_lists(where, array, shape))
-    return _finite(_flat(where, [array], shape))
+    if not is_list(array.type):
+        return _flat(where, [array], shape)
+    found = _lists(where, array, shape)
+    if isinstance(kind, pa.FixedShapeTensorType):
+        found = found._replace(x=layout.unpermuted(found.x.reshape(len(found.x), -1), kind))
+    return found
 
 
 def _flat(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
@@ -182,11 +193,22 @@ def _flat(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
     size = math.prod(shape)
     if len(columns) != size:
         raise DataError(f"{where}: examples of {size} values expected, got {len(columns)} columns.")
-    for column in columns:
-        _check_numeric(where, column.type)
-    good = ~np.logical_or.reduce([c.is_null().to_numpy(zero_copy_only=False) for c in columns])
-    kept = [c.filter(pa.array(good)).to_numpy(zero_copy_only=False) for c in columns]
-    return Rows(_stored(np.stack(kept, 1), shape), good, _named(~good, "null"))
+    kinds = {column.type for column in columns}
+    for kind in kinds:
+        _check_numeric(where, kind)
+    missing = [c.is_null().to_numpy(zero_copy_only=False) for c in columns if c.null_count]
+    wrong = np.logical_or.reduce(missing) if missing else np.zeros(len(columns[0]), bool)
+    batch = pa.RecordBatch.from_arrays(list(columns), [str(i) for i in range(size)])
+    whole = batch.filter(pa.array(~wrong)) if missing else batch
+    return Rows(_stacked(whole, kinds), ~wrong, _named(wrong, "null"))
+
+
+def _stacked(batch: pa.RecordBatch, kinds: set[pa.DataType]) -> np.ndarray:
+    """Return columns without nulls as `[n, columns]`, of the type that holds all of them."""
+    odd = any(pa.types.is_boolean(kind) or pa.types.is_float16(kind) for kind in kinds)
+    if odd or not batch.num_rows:
+        return np.stack([c.to_numpy(zero_copy_only=False) for c in batch.columns], 1)
+    return batch.to_tensor(row_major=True).to_numpy()
 
 
 def _lists(where: str, array: pa.Array, shape: Shape) -> Rows:
@@ -201,7 +223,7 @@ def _lists(where: str, array: pa.Array, shape: Shape) -> Rows:
     good = np.ones(len(array), bool)
     good[list(faults)] = False
     kept = array if not faults else array.filter(pa.array(good))
-    return Rows(_stored(kept.flatten().to_numpy(zero_copy_only=False), shape), good, faults)
+    return Rows(kept.flatten().to_numpy(zero_copy_only=False), good, faults)
 
 
 def _plain(array: pa.Array) -> bool:
@@ -227,16 +249,29 @@ def _finite(found: Rows) -> Rows:
     """Numbers that are not finite are a fault of their row."""
     if found.x.dtype.kind != "f":
         return found
-    wild = np.zeros(len(found.good), bool)
-    wild[found.good] = ~np.isfinite(found.x).reshape(len(found.x), -1).all(1)
-    return without(found, wild, "a value that is not finite")
+    flat = found.x.reshape(len(found.x), math.prod(found.x.shape[1:]))
+    inside = np.isfinite(flat)
+    wrong = np.flatnonzero(~inside.all(1))
+    if not len(wrong):
+        return found
+    places = np.flatnonzero(found.good)[wrong]
+    first = flat[wrong, inside[wrong].argmin(1)]
+    reasons = {
+        int(row): f"a value that is not finite ({value})"
+        for row, value in zip(places, first, strict=True)
+    }
+    return _less(found, reasons)
 
 
 def without(found: Rows, wrong: np.ndarray, reason: str) -> Rows:
     """The same rows, less those marked in `wrong` `[n]`, which get a reason if they have none."""
-    if not wrong.any():
-        return found
-    faults = _named(wrong, reason) | found.faults
+    return _less(found, _named(wrong, reason)) if wrong.any() else found
+
+
+def _less(found: Rows, reasons: Mapping[int, str]) -> Rows:
+    wrong = np.zeros(len(found.good), bool)
+    wrong[list(reasons)] = True
+    faults = {**reasons, **found.faults}
     good = found.good & ~wrong
     return Rows(found.x[~wrong[found.good]], good, dict(sorted(faults.items())))
 
@@ -297,12 +332,13 @@ def _check_numeric(where: str, kind: pa.DataType) -> None:
         raise DataError(f"{where}: expected numbers, got {kind}.")
 
 
-def _stored(raw: np.ndarray, shape: Shape) -> np.ndarray:
+def _stored(raw: np.ndarray) -> np.ndarray:
     """Integers stay integers: views tell grey levels from numbers in [0, 1] by the type."""
-    kind = {"u": np.int64, "i": np.int64}.get(raw.dtype.kind, np.float32)
-    kind = np.uint8 if raw.dtype == np.uint8 else kind
+    if raw.dtype == np.uint8:
+        return raw
+    whole = raw.dtype.kind in "ui" and not (raw.dtype == np.uint64 and (raw >= 2**63).any())
     with np.errstate(over="ignore"):  # what overflows is not finite, and found as such
-        return raw.astype(kind, copy=False).reshape(-1, *shape)
+        return raw.astype(np.int64 if whole else np.float32, copy=False)
 
 
 def _named(mask: np.ndarray, reason: str) -> dict[int, str]:

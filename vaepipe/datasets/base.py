@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -43,6 +44,13 @@ class Dataset(ABC):
         Raises:
             DataError: it is not; the message says what was expected where.
         """
+
+    def settled(self) -> Mapping[str, Any]:
+        """Return options whose values `prepare` found in the data.
+
+        They are written with the data, so that every later command sees rows in the same way.
+        """
+        return {}
 
     @abstractmethod
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:

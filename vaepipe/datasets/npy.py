@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import numpy as np
-import pyarrow as pa
-import torch
 from annotated_types import Ge
-from torch import Tensor
 
-from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
-from vaepipe.data import values
-from vaepipe.data.schema import record
-from vaepipe.datasets.base import Dataset, Uniform
-from vaepipe.datasets.parquet import Support
-from vaepipe.datasets.splits import Fractions, by_id
+from vaepipe.data import sources
+from vaepipe.data.sources import Batch, Source
+from vaepipe.datasets.rows import Rows, Support
+from vaepipe.datasets.splits import Fractions
 from vaepipe.errors import DataError
 
 _BATCH_BYTES = 16 * 2**20
 
 
 @final
-class Npy(Dataset):
+class Npy(Rows):
     """Rows of `.npy` files `[n, ...]`, numbered through the files in the order of their names.
 
-    The files are mapped, never read as a whole.
+    Rows are read some at a time, never a file as a whole.
 
     Args:
-        path: a file, or a glob of files with rows of one shape.
+        path: a file, a folder, or a glob of files with rows of one shape, also as a URI.
         support: where the values live; every value is checked when the data are written.
-        shape: of one example; by default that of a row.
+        shape: of one example; by default that of a row. Axes of length 1 may be added or removed,
+            and a flat row may be given a shape.
         levels: how many values integers have, 0 … levels - 1; null where there is no end.
         label_path: a `.npy` file `[n]`, or a glob of as many, kept as `label`.
+        max_value: the byte that is 1 where `support` is `unit_interval`; null is 1 where all values
+            are 0 or 1, else 255.
         splits: shares of the rows; a row's split is decided by a hash of its number.
 
     Raises:
@@ -53,106 +51,57 @@ class Npy(Dataset):
         shape: tuple[int, ...] | None = None,
         levels: Annotated[int, Ge(2)] | None = None,
         label_path: Path | None = None,
+        max_value: Annotated[int, Ge(1)] | None = None,
         splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
-        self._path, self._support, self._levels = str(path), support, levels
-        self._shape = tuple(shape) if shape else None
+        super().__init__(str(path), support, shape, levels, max_value, splits)
         self._label_path = None if label_path is None else str(label_path)
-        self._fractions = dict(splits)
-
-    @property
-    def spec(self) -> DataSpec:
-        """Shape and number of rows from the files' headers."""
-        share = self._fractions.get("train", 0.0) / sum(self._fractions.values())
-        rows = max(1, round(self._starts[-1] * share))
-        return DataSpec(self._event_shape, SUPPORTS[self._support], rows, levels=self._levels)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """As given."""
-        return tuple(self._fractions)
 
     def prepare(self) -> None:
-        """Look for the files and read their headers."""
-        for name in self._files:
-            self._check_rows(name)
+        """Look at the files and read their headers."""
+        super().prepare()
         self._check_labels()
-
-    def examples(self, split: str) -> Iterator[pa.RecordBatch]:
-        """Rows with `id`, `x` and, if given, `label`."""
-        self.prepare()
-        size = max(1, _BATCH_BYTES // (4 * math.prod(self._event_shape)))
-        for name, first, count in self._pieces(size):
-            ids = np.arange(first, first + count)
-            ids = ids[by_id(ids, self._fractions)[split]]
-            if len(ids):
-                yield self._record(name, ids)
-
-    def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
-        """Numbers as they are; bytes in the unit interval are divided by 255."""
-        value = x.to(torch.get_default_dtype())
-        scaled = x.dtype == torch.uint8 and self._support == "unit_interval"
-        return value / 255 if scaled else value
 
     def describe(self) -> Mapping[str, str]:
         """Where the rows come from."""
-        return {"source": self._path}
+        return {"source": sources.shown(self._path)}
 
-    def _record(self, name: str, ids: np.ndarray) -> pa.RecordBatch:
-        raw = np.asarray(_map(name)[ids - self._starts[self._files.index(name)]])
-        x = values.wide(raw).reshape(len(ids), *self._event_shape)
-        values.check_support(name, ids, x, self._support, self._levels)
-        return record(ids, x, self._labels_of(ids))
+    def _open(self) -> Source:
+        return sources.of_files(self._path, self._shape, "x", None, only="npy")
 
-    def _labels_of(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+    def _size(self) -> int:
+        return max(1, _BATCH_BYTES // (4 * max(1, math.prod(self._source.shape))))
+
+    def _extra(self, batch: Batch, mask: np.ndarray) -> Mapping[str, Any]:
         if self._label_path is None:
             return {}
-        parts = [_map(name) for name in _find(self._label_path)]
-        starts = np.cumsum([0, *map(len, parts)])
-        which = np.searchsorted(starts, ids, side="right") - 1
-        pairs = zip(which, ids, strict=True)
-        return {"label": np.array([parts[part][row - starts[part]] for part, row in pairs])}
-
-    def _pieces(self, size: int) -> Iterator[tuple[str, int, int]]:
-        """Name, first row and number of rows, of at most `size` rows each."""
-        for name, start, stop in zip(self._files, self._starts, self._starts[1:], strict=False):
-            for first in range(start, stop, size):
-                yield name, first, min(size, stop - first)
+        ids = batch.ids[mask]
+        which = np.searchsorted(self._label_starts, ids, side="right") - 1
+        pairs = zip(which, ids - self._label_starts[which], strict=True)
+        return {"label": np.array([self._labels[part][row] for part, row in pairs])}
 
     @cached_property
-    def _files(self) -> list[str]:
-        return _find(self._path)
+    def _labels(self) -> list[np.ndarray]:
+        return [_map(name) for name in _find(str(self._label_path))]
 
     @cached_property
-    def _starts(self) -> list[int]:
-        """First row of every file, then the number of all rows."""
-        return [0, *np.cumsum([len(_map(name)) for name in self._files]).tolist()]
-
-    @property
-    def _event_shape(self) -> Shape:
-        return self._shape or _map(self._files[0]).shape[1:] or (1,)
-
-    def _check_rows(self, name: str) -> None:
-        shape = _map(name).shape[1:]
-        if math.prod(shape) != math.prod(self._event_shape):
-            raise DataError(
-                f"{name}: examples of shape {self._event_shape} expected, got rows of {shape}."
-            )
+    def _label_starts(self) -> np.ndarray:
+        return np.cumsum([0, *map(len, self._labels)])
 
     def _check_labels(self) -> None:
         if self._label_path is None:
             return
-        arrays = [_map(name) for name in _find(self._label_path)]
-        count = sum(map(len, arrays))
-        if any(a.ndim != 1 for a in arrays) or count != self._starts[-1]:
+        count = sum(map(len, self._labels))
+        if any(a.ndim != 1 for a in self._labels) or count != self._rows:
             raise DataError(
-                f"{self._label_path}: one label for each of {self._starts[-1]} rows expected, got "
-                f"{count} of shape {arrays[0].shape[1:]}."
+                f"{self._label_path}: one label for each of {self._rows} rows expected, got "
+                f"{count} of shape {self._labels[0].shape[1:]}."
             )
 
 
 def _find(path: str) -> list[str]:
+    """Return the files of labels."""
     found = [path] if Path(path).is_file() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
     if not found:
         raise DataError(f"{path}: no such file. Expected a .npy file or a glob such as 'x-*.npy'.")
@@ -160,7 +109,7 @@ def _find(path: str) -> list[str]:
 
 
 def _map(name: str) -> np.ndarray:
-    """The array of a file; only what is indexed is read."""
+    """Return the labels of a file; only those that are indexed are read."""
     try:
         array = np.load(name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

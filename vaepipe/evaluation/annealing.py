@@ -21,6 +21,7 @@ from vaepipe.core import (
     row_uniform,
     stream,
 )
+from vaepipe.core.noise import id_tensor
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation.proposals import is_real, normals, row_moments
 from vaepipe.evaluation.weights import summarise_weights
@@ -181,8 +182,7 @@ class _Paths:
             h = model.inference.features(x)
             mean, scale = row_moments(model, h, ids, stream.at("start"))
             start = normals(mean, _WIDER * scale)
-            numbers = torch.as_tensor(list(ids), device=x.device)
-            return cls(model, x, start, numbers, path, stream)
+            return cls(model, x, start, id_tensor(ids, x.device), path, stream)
 
     def tuned(self) -> list[Tensor]:
         """A step size for each temperature and example, from a forward run of a few chains."""

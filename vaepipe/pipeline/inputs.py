@@ -63,7 +63,7 @@ def of_path(
         return of_artifact(_artifact(str(above)), [split])
     if splits:
         raise DataError(f"{path}: files have no splits; leave `--split` out, or name an artifact.")
-    source = sources.of_files(path, model.data.shape, column, id_column)
+    source = sources.of_files(path, model.data.shape, column, id_column, named=model.data.names)
     split = places.stem(path)
     pieces = source.pieces()
     digest = sources.digest(pieces)
@@ -95,11 +95,25 @@ def check_examples(reads: DataSpec, has: DataSpec, where: str) -> None:
             f"{where}: the model was fitted to {reads.support_name} values, the data are "
             f"{has.support_name}. Encode the data through the view the model was fitted with."
         )
+    if reads.names and has.names and reads.names != has.names:
+        raise CompatibilityError(f"{where}: {_other_names(reads.names, has.names)}")
     if reads.levels != has.levels:
         raise CompatibilityError(
             f"{where}: the model was fitted to {_levels(reads)}, the data have {_levels(has)}. "
             "Encode the data through the view the model was fitted with."
         )
+
+
+def _other_names(reads: Sequence[str], has: Sequence[str]) -> str:
+    """Say which columns differ."""
+    missing = [name for name in reads if name not in set(has)]
+    if missing:
+        return f"the model reads the column '{missing[0]}', which the data do not have."
+    at = next(i for i, (one, other) in enumerate(zip(reads, has, strict=False)) if one != other)
+    return (
+        f"value {at} of an example is '{reads[at]}' for the model and '{has[at]}' in the data. "
+        "Write the data with the model's columns in the model's order."
+    )
 
 
 def _levels(spec: DataSpec) -> str:

@@ -23,6 +23,8 @@ def first(source: Source, count: int) -> tuple[np.ndarray, np.ndarray]:
         found.append((ids, x))
         if sum(len(part) for part, _ in found) >= count:
             break
+    if not found:
+        raise DataError(f"{source.files[0]}: there are no rows.")
     ids, x = (np.concatenate(parts)[:count] for parts in zip(*found, strict=True))
     return ids, x
 
@@ -69,7 +71,7 @@ def pick(source: Source, wanted: Sequence[int]) -> tuple[np.ndarray, np.ndarray]
         if not left:
             break
         ids, x, _ = source.read(unit)
-        for place in np.flatnonzero(np.isin(ids, list(left))):
+        for place in (at for at, number in enumerate(ids.tolist()) if number in left):
             found[int(ids[place])] = x[place]
         left -= set(found)
         seen += [int(ids.min()), int(ids.max())] if len(ids) else []
@@ -77,4 +79,4 @@ def pick(source: Source, wanted: Sequence[int]) -> tuple[np.ndarray, np.ndarray]
         missing = ", ".join(map(str, sorted(left)[:8]))
         span = f"ids run from {min(seen)} to {max(seen)}" if seen else "there are no rows"
         raise DataError(f"{source.files[0]}: no row with id {missing}; {span}.")
-    return np.array(wanted, np.int64), np.stack([found[i] for i in wanted])
+    return np.array(wanted, source.id_type), np.stack([found[i] for i in wanted])

@@ -42,6 +42,7 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         if not entries:
             raise DataError(f"split '{split}' of {part.type} has no rows; mend `splits`.")
         splits[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
+    part = replace(part, options={**part.options, **dataset.settled()})
     spec = _spec(dataset, splits)
     names = tuple(entry["name"] for entry in splits[reference]["files"])
     _write_moments(folder, dataset, shards.Split(folder / reference, names))

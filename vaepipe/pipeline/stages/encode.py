@@ -16,7 +16,7 @@ from vaepipe.compute.base import Compute
 from vaepipe.compute.encode import BAD, HELD, RECORDS
 from vaepipe.core import Cap, provided
 from vaepipe.data import shards
-from vaepipe.data.sources import Source
+from vaepipe.data.sources import Piece, Source
 from vaepipe.errors import (
     CompatibilityError,
     DataError,
@@ -39,6 +39,8 @@ from vaepipe.training import bundle
 TARGET = "vaepipe.compute.encode:Encoder"
 VALUES = 2**20
 """Values of x in a batch whose size is left to us."""
+BATCH_BYTES = 2**24
+"""Bytes of a batch as read, columns that pass through included: several batches are held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
         check_refine(loaded, job.columns.refine)
         _check_apart(job)
         common, pieces = _common(job, loaded), job.data.pieces()
+        _check_rows(job, pieces)
         if job.again == "overwrite":  # after everything that may be refused
             parts.clear(job.output)
         planned, plan = units.plan(job.output / PLAN, pieces, job.rows_per_file, common)
@@ -219,7 +222,7 @@ def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
         "refine": job.columns.refine,
         "precision": job.precision,
         "seed": job.seed,
-        "batch_size": job.batch_size or batch_size(loaded.data.shape),
+        "batch_size": job.batch_size or _batch_size(job, loaded.data.shape),
         "splits": list(job.data.sources),
         "rows_per_file": job.rows_per_file,
     }
@@ -246,7 +249,7 @@ def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
 
 def _seen(source: Source) -> dict[str, Any]:
     """What is read of the files of a source."""
-    told = {n: v for n, v in source.to_dict().items() if n != "files"}
+    told = {n: v for n, v in source.to_dict().items() if n not in ("files", "arrow")}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in told.items()}
 
 
@@ -257,19 +260,36 @@ def _packages(loaded: bundle.Bundle) -> list[str]:
 
 
 def _first_file(source: Source) -> Source:
-    """A source for workers: units name their file, the types of columns are in the first."""
-    return replace(source, files=source.files[:1])
+    """A source for workers: units name their file."""
+    return replace(source, files=source.files[:1], looked=None)
 
 
-def batch_size(shape: Sequence[int]) -> int:
-    """Rows of a batch, from the shape of an example alone: results depend on nothing else.
+def _check_rows(job: Encoding, pieces: Mapping[str, Sequence[Piece]]) -> None:
+    """Raise `DataError` unless there is a row."""
+    if not any(rows for found in pieces.values() for piece in found for rows in piece.about.groups):
+        raise DataError(f"{job.data.name}: no rows, so there is nothing to encode.")
+
+
+def _batch_size(job: Encoding, shape: Sequence[int]) -> int:
+    kept = _kept(job)
+    return batch_size(shape, max(source.row_bytes(kept) for source in job.data.sources.values()))
+
+
+def batch_size(shape: Sequence[int], row_bytes: float = 0) -> int:
+    """Rows of a batch, from the shape of an example and the bytes of what is read with it.
+
+    Results depend on nothing else, so that any machine gives the same.
 
     Example:
         >>> batch_size((1, 28, 28)), batch_size((2,)), batch_size((3, 512, 512))
         (1024, 8192, 16)
+        >>> batch_size((2,), 2**18)
+        64
     """
     rows = VALUES // max(1, math.prod(shape))
-    return min(8192, max(16, 2 ** max(0, rows.bit_length() - 1)))
+    rows = min(8192, max(16, 2 ** max(0, rows.bit_length() - 1)))
+    fitting = max(1, int(BATCH_BYTES / max(1.0, row_bytes)))
+    return min(rows, 2 ** (fitting.bit_length() - 1))
 
 
 def _kept(job: Encoding) -> Sequence[str]:
@@ -278,8 +298,7 @@ def _kept(job: Encoding) -> Sequence[str]:
     Raises:
         UserError: there is no such column, or ours has its name.
     """
-    source = next(iter(job.data.sources.values()))
-    names = [n for n in source.columns() if n not in (*source.column, source.id_column)]
+    names = next(iter(job.data.sources.values())).columns()
     wanted = names if job.keep is None else job.keep
     for name in wanted:
         if name not in names:
@@ -292,6 +311,8 @@ def _kept(job: Encoding) -> Sequence[str]:
                 f"the data's column '{name}' has the name of a column of the latents. Choose those "
                 "that pass through with `keep`, or rename it."
             )
+    for source in job.data.sources.values():
+        source.check_kept(wanted)
     return wanted
 
 

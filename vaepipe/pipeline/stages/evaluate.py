@@ -154,6 +154,7 @@ def _warn(folder: Path, said: Sequence[str]) -> None:
 def _units(job: Evaluation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for split, source in job.data.sources.items():
+        source.check_kept(["label"])
         rows = [unit for unit in source.units() if unit["rows"]]
         if not rows:
             raise DataError(
