@@ -423,6 +423,15 @@ def test_gradients_of_a_vamp_prior_by_its_draws_are_those_by_its_score():
     assert_same_mean(one, two, "gradients by draws and by the score")
 
 
+def test_a_draw_of_a_vamp_prior_follows_the_component_that_was_chosen():
+    """Its derivative in that mean is one, in others zero; it was a ratio that densities divide."""
+    loc = (6 * torch.arange(4.0)).reshape(4, 1).requires_grad_()
+    parts = Independent(Normal(loc, torch.ones(4, 1)), 1)
+    z = prior_draws(Mixture(Categorical(logits=torch.zeros(4)), parts), 1000)
+    (slope,) = torch.autograd.grad(z.sum(), loc)
+    assert torch.equal(slope, slope.round()) and slope.sum() == 1000 and (slope > 200).all()
+
+
 def test_the_wasserstein_autoencoder_moves_pseudo_inputs_towards_the_codes():
     """Only they are trained, on the discrepancy alone: it falls to that of equal distributions."""
     inference, prior = vamp(components=20)

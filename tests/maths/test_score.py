@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from vaepipe.core import SUPPORTS, DataSpec, Network, Part, StepContext, rehearse
+from vaepipe.core import SUPPORTS, DataSpec, Network, Part, StepContext, WholeBatch, rehearse
 from vaepipe.errors import CompatibilityError
 from vaepipe.objectives import score as score_module
 from vaepipe.objectives.baselines import AverageBaseline, LearnedBaseline, Moments, OthersBaseline
@@ -266,18 +266,18 @@ def test_baselines_know_nothing_of_the_batch_at_hand():
     """Else their own signal would bias them."""
     for made in (AverageBaseline(), LearnedBaseline()):
         x, signal = torch.rand(5, 6), torch.randn(1, 5)
-        one, _ = copy.deepcopy(made)(x, signal)
-        other, _ = copy.deepcopy(made)(x, signal + 100)
+        one, _ = copy.deepcopy(made)(x, signal, WholeBatch())
+        other, _ = copy.deepcopy(made)(x, signal + 100, WholeBatch())
         assert torch.allclose(other - one, torch.tensor(100.0))
     signal = torch.randn(3, 5)
-    left, _ = OthersBaseline()(torch.rand(5, 6), signal)
+    left, _ = OthersBaseline()(torch.rand(5, 6), signal, WholeBatch())
     assert torch.allclose(left[0], signal[0] - (signal[1] + signal[2]) / 2)
 
 
 def test_moments_forget_slowly_and_start_without_a_bias():
     moments = Moments()
     assert [v.item() for v in moments()] == [0.0, 1.0]
-    moments.add(torch.tensor([-480.0, -520.0]))
+    moments.add(torch.tensor([-480.0, -520.0]), WholeBatch())
     assert [v.item() for v in moments()] == pytest.approx([-500.0, 20.0])
 
 
@@ -289,7 +289,7 @@ def test_a_learned_baseline_learns_what_x_says():
         x = torch.bernoulli(torch.full((100, 6), 0.5))
         signal = (20 * x[:, 0] - 500 + torch.randn(100)).unsqueeze(0)
         optimizer.zero_grad()
-        left, error = baseline(x, signal)
+        left, error = baseline(x, signal, WholeBatch())
         error.backward()
         optimizer.step()
     assert not left.requires_grad

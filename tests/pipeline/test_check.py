@@ -113,3 +113,9 @@ def test_a_list_of_a_wrong_item_is_not_called_too_short(told):
     settings["model"]["latent_shape"] = [0]
     (line,) = told(fit=settings)
     assert "stages.fit.model.latent_shape.0: must be at least 1, got 0" in line
+
+
+@pytest.mark.parametrize("objective", ["wae_mmd", "info_vae", "beta_tc"])
+def test_a_batch_without_pairs_of_examples_is_refused(told, objective):
+    (line,) = told(fit=fit(objective={"type": objective}, batch_size=1))
+    assert "stages.fit: " in line and "got 1). Raise `batch_size`" in line

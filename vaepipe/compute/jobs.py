@@ -35,6 +35,7 @@ from vaepipe.evaluation import collapse, validate
 from vaepipe.journal import Journal
 from vaepipe.training import bundle, checkpoint, loop, optim, speed, start
 from vaepipe.training.average import Average
+from vaepipe.training.parts import Ranks
 
 EVIDENCE = "val/log_evidence"
 """What the best weights are chosen by: it does not depend on the objective."""
@@ -128,6 +129,7 @@ class _Job:
         self.dataset: Dataset = task.data.dataset.build()
         self.batches = self._batches()
         self.step = _build(task)
+        loop.require_examples(self.step.objective, self.batches.local * world_size)
         self.kept = self._begin()
         self.step.to(device)
         speed.hasten(self.step.model, task.precision, compiled=task.compile)
@@ -321,6 +323,7 @@ class _Job:
             accumulate=task.accumulate,
             normalize=bool(task.optimizer.get("normalize")),
             average=self.average,
+            ranks=Ranks(self.world_size, self.rank),
         )
 
     def _parallel(self) -> DistributedDataParallel:

@@ -5,6 +5,7 @@ Needs torch and nothing else. A component imports its names from here.
 
 from vaepipe.core.assemble import build as build
 from vaepipe.core.assemble import check as check
+from vaepipe.core.batch import WholeBatch as WholeBatch
 from vaepipe.core.conditional import Conditional as Conditional
 from vaepipe.core.conditional import Family as Family
 from vaepipe.core.conditional import Head as Head
@@ -24,6 +25,7 @@ from vaepipe.core.mixture import log_prob_each as log_prob_each
 from vaepipe.core.model import LatentModel as LatentModel
 from vaepipe.core.model import centre as centre
 from vaepipe.core.noise import by_row as by_row
+from vaepipe.core.noise import replayed as replayed
 from vaepipe.core.noise import row_uniform as row_uniform
 from vaepipe.core.noise import seeded as seeded
 from vaepipe.core.objective import Estimate as Estimate
@@ -96,6 +98,7 @@ __all__ = [
     "Shape",
     "StepContext",
     "Stream",
+    "WholeBatch",
     "build",
     "by_row",
     "categories",
@@ -118,6 +121,7 @@ __all__ = [
     "raw_of",
     "refine",
     "rehearse",
+    "replayed",
     "row_seed",
     "row_uniform",
     "scale_gradient",

@@ -41,11 +41,27 @@ def seeded(stream: Stream) -> Iterator[None]:
         True
     """
     word = word_of(stream)
+    with replayed():
+        torch.default_generator.manual_seed(word)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(word)
+        yield
+
+
+@contextmanager
+def replayed() -> Iterator[None]:
+    """Restore torch's generators (CPU, and the current GPU if in use) after the block.
+
+    What is drawn inside is drawn again after it.
+
+    Example:
+        >>> with replayed():
+        ...     a = torch.rand(2)
+        >>> torch.equal(a, torch.rand(2))
+        True
+    """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(word)
-        if gpus:
-            torch.cuda.manual_seed(word)
         yield
 
 

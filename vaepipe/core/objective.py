@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepipe.core.batch import WholeBatch
 from vaepipe.core.model import LatentModel
 from vaepipe.core.prior import PriorDraw
 from vaepipe.core.spec import Cap, Part
@@ -24,6 +25,8 @@ class StepContext(NamedTuple):
     """Passes over the data so far; fractional within one."""
     num_examples: int
     """Size of the training split; it divides global terms."""
+    batch: WholeBatch = WholeBatch()
+    """The batch that the examples at hand belong to."""
 
 
 class Estimate(NamedTuple):
@@ -57,6 +60,10 @@ class Objective(nn.Module, ABC):
     """What it needs of q(z | x)."""
     trains: ClassVar[Part] = Part.MODEL | Part.OBJECTIVE
     """The parts that its phases update, all together; it declares which others it leaves alone."""
+    smallest_batch: ClassVar[int] = 1
+    """The fewest examples of a step from which it can be estimated."""
+    couples: bool = False
+    """Whether its estimates ask for the rows of the whole batch (`StepContext.batch`)."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

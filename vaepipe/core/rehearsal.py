@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepipe.core.batch import WholeBatch
 from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
 from vaepipe.core.objective import Estimate, Objective, Phase, StepContext
@@ -111,8 +112,11 @@ class _Stage:
         self.model.zero_grad(set_to_none=True)
         self.objective.zero_grad(set_to_none=True)
         try:
-            estimate = phase.estimate(self.model, x, StepContext(0, 0.0, self.data.num_examples))
+            batch = _Counted()
+            ctx = StepContext(0, 0.0, self.data.num_examples, batch)
+            estimate = phase.estimate(self.model, x, ctx)
             self._check(phase, estimate)
+            self._check_couples(phase, batch)
             estimate.surrogate.backward()
         except CompatibilityError:
             raise
@@ -152,6 +156,13 @@ class _Stage:
                 "neither draws nor densities of q(z|x) depend on what it updates."
             )
 
+    def _check_couples(self, phase: Phase, batch: _Counted) -> None:
+        if batch.asked and not self.objective.couples:
+            raise CompatibilityError(
+                f"phase '{phase.name}' of '{self.name}' asks for the rows of the whole batch "
+                "and does not declare it: set `couples = True` in its class."
+            )
+
     def _trainable(self, parts: Part) -> dict[str, nn.Parameter]:
         roots: dict[Part, tuple[str, nn.Module]] = {
             Part.INFERENCE: ("inference", self.model.inference),
@@ -166,6 +177,17 @@ class _Stage:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
+
+
+class _Counted(WholeBatch):
+    """Two examples that are the whole batch; whether somebody asked for all rows."""
+
+    asked = False
+
+    def rows(self, mine: Tensor) -> Tensor:
+        """The same."""
+        self.asked = True
+        return mine
 
 
 _KINDS = {

@@ -1,6 +1,7 @@
 """What a score-function estimator takes off its learning signal, to vary less.
 
-Each is a module of x `[batch, *x]` and the signal f `[k, batch]`, a constant. It gives what is left
+Each is a module of x `[batch, *x]`, the signal f `[k, batch]`, a constant, and the whole batch that
+they are a part of. It gives what is left
 of the signal, `[k, batch]`, and an error `[]` whose gradient trains the baseline itself.
 """
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d
 
+from vaepipe.core import WholeBatch
+
 _DECAY = 0.9
 _READ = 64
 _HIDDEN = 100
@@ -21,7 +24,7 @@ _HIDDEN = 100
 class NoBaseline(nn.Module):
     """b = 0."""
 
-    def forward(self, x: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, signal: Tensor, batch: WholeBatch) -> tuple[Tensor, Tensor]:
         """The signal as it is."""
         return signal, signal.new_zeros(())
 
@@ -30,7 +33,7 @@ class NoBaseline(nn.Module):
 class OthersBaseline(nn.Module):
     """b_i = the mean of f over the other draws of the same example."""
 
-    def forward(self, x: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, signal: Tensor, batch: WholeBatch) -> tuple[Tensor, Tensor]:
         """f_i - (sum_j f_j - f_i) / (k - 1) = (f_i - mean f) k / (k - 1)."""
         k = len(signal)
         return (signal - signal.mean(0)) * (k / (k - 1)), signal.new_zeros(())
@@ -57,10 +60,12 @@ class Moments(nn.Module):
         return mean, (second / seen - mean.square()).clamp(min=1.0).sqrt()
 
     @torch.no_grad()
-    def add(self, signal: Tensor) -> None:
-        """Let a batch in, with the weight 1 - 0.9."""
-        new = torch.stack([torch.ones_like(signal.mean()), signal.mean(), signal.square().mean()])
-        self.sums.mul_(_DECAY).add_((1 - _DECAY) * new)
+    def add(self, signal: Tensor, batch: WholeBatch) -> None:
+        """Let a batch in when its last part is here, with the weight 1 - 0.9."""
+        values = torch.stack([torch.ones_like(signal), signal, signal.square()])
+        total = batch.total(values.flatten(1).sum(1))
+        if total is not None:
+            self.sums.mul_(_DECAY).add_((1 - _DECAY) * total / total[0])
 
 
 @final
@@ -71,10 +76,10 @@ class AverageBaseline(nn.Module):
         super().__init__()
         self.moments = Moments()
 
-    def forward(self, x: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, signal: Tensor, batch: WholeBatch) -> tuple[Tensor, Tensor]:
         """f - b."""
         mean, _ = self.moments()
-        self.moments.add(signal)
+        self.moments.add(signal, batch)
         return signal - mean, signal.new_zeros(())
 
 
@@ -96,11 +101,11 @@ class LearnedBaseline(nn.Module):
             nn.Linear(_HIDDEN, 1),
         )
 
-    def forward(self, x: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, signal: Tensor, batch: WholeBatch) -> tuple[Tensor, Tensor]:
         """f - b(x), and the mean square of the correction's error."""
         mean, spread = self.moments()
         started = self.moments.sums[0] > 0  # nothing is known of the scale of the first batch
-        self.moments.add(signal)
+        self.moments.add(signal, batch)
         read = adaptive_avg_pool1d(x.to(signal.dtype).flatten(1).unsqueeze(1), _READ).squeeze(1)
         guess = self.correction(read).squeeze(-1)  # [batch]
         wanted = (signal.mean(0) - mean) / spread

@@ -39,6 +39,7 @@ class Capacity(JointObjective):
     """
 
     needs = Cap.RSAMPLE
+    couples = True
     conformance = {
         "exempt": {"it learns": "a rate far from the capacity costs more than the bound gains"}
     }
@@ -62,7 +63,8 @@ class Capacity(JointObjective):
         z = q.rsample((self.samples,))
         log_lik = model.generator(z).log_prob(x)  # [k, batch]
         exact = rate(q, p.z, z).expand_as(log_lik)
-        cost = self.gamma * (exact.mean() - self.target.at(ctx)).abs()
+        mean_rate = ctx.batch.rows(exact.mean(0)).mean()
+        cost = self.gamma * (mean_rate - self.target.at(ctx)).abs()
         return weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
 
     def warm(self, ctx: StepContext) -> bool:

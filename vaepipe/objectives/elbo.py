@@ -67,6 +67,7 @@ class ELBO(JointObjective):
         self.warmup_epochs = warmup_epochs
         self.weight = Ramp(beta, warmup_epochs, cycles, cycle_share)
         self.free_bits = free_bits
+        self.couples = free_bits > 0
 
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
@@ -74,7 +75,7 @@ class ELBO(JointObjective):
         z = q.rsample((self.samples,))
         log_lik = model.generator(z).log_prob(x)  # [k, batch]
         exact = rate(q, p.z, z).expand_as(log_lik)
-        cost = self._clamped_rate(q, p.z, z) if self.free_bits else exact.mean()
+        cost = self._clamped_rate(q, p.z, z, ctx) if self.free_bits else exact.mean()
         global_rate = p.global_kl / ctx.num_examples
         return weighted(log_lik, exact, cost, global_rate, self.weight.at(ctx))
 
@@ -86,8 +87,10 @@ class ELBO(JointObjective):
         """How the rate is computed."""
         return {"rate": "closed form" if has_closed_form(q, p) else "sampled"}
 
-    def _clamped_rate(self, q: Distribution, p: Distribution, z: Tensor) -> Tensor:
-        """sum_d max(free_bits, mean over the batch of the rate of dimension d)."""
+    def _clamped_rate(
+        self, q: Distribution, p: Distribution, z: Tensor, ctx: StepContext
+    ) -> Tensor:
+        """sum_d max(free_bits, mean over the whole batch of the rate of dimension d)."""
         rates = rate_per_dimension(q, p, z)
         if rates is None:
             raise CompatibilityError(
@@ -95,7 +98,8 @@ class ELBO(JointObjective):
                 f"dimensions; here they are {type(q).__name__} and {type(p).__name__}. Set "
                 "free_bits: 0, or choose 'diagonal_normal' and 'standard_normal'."
             )
-        return rates.reshape(-1, *q.event_shape).mean(0).clamp(min=self.free_bits).sum()
+        mine = rates.reshape(-1, *q.batch_shape, *q.event_shape).mean(0)
+        return ctx.batch.rows(mine).mean(0).clamp(min=self.free_bits).sum()
 
 
 @final

@@ -49,6 +49,8 @@ class InfoVAE(JointObjective):
     """
 
     needs = Cap.RSAMPLE
+    smallest_batch = 2
+    couples = True
 
     def __init__(
         self,
@@ -95,6 +97,8 @@ class WAE(JointObjective):
     """
 
     needs = Cap.RSAMPLE
+    smallest_batch = 2
+    couples = True
 
     def __init__(
         self,
@@ -123,10 +127,13 @@ def discrepancy(one: Tensor, other: Tensor, kernel: str, bandwidth: float = 1.0)
     to 10. At s = 1 the expected r of two standard Normal draws, 2 d, is in the middle of both.
 
     Args:
-        one: a, draws `[n, *event]`.
+        one: a, draws `[n, *event]`, two or more.
         other: b, draws `[n, *event]`.
         kernel: `rbf` or `imq`.
         bandwidth: s.
+
+    Raises:
+        CompatibilityError: a single draw has no distance to another of its kind.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -136,6 +143,11 @@ def discrepancy(one: Tensor, other: Tensor, kernel: str, bandwidth: float = 1.0)
         True
     """
     a, b = one.flatten(1), other.flatten(1)
+    if min(len(a), len(b)) < 2:
+        raise CompatibilityError(
+            f"the discrepancy of 'wae_mmd' and 'info_vae' needs two draws of each distribution or "
+            f"more, got {len(a)} and {len(b)}. Raise `batch_size`."
+        )
     k = _kernel(kernel, 2 * a.shape[1] * bandwidth**2)
     return _within(a, k) + _within(b, k) - 2 * k(_squared(a, b)).mean()
 
@@ -154,7 +166,8 @@ def _estimate(
     z = q.rsample((1,))
     log_lik = model.generator(z).log_prob(x)
     exact = rate(q, p.z, z).expand_as(log_lik)
-    distance = discrepancy(z.squeeze(0), prior_draws(p.z, len(x)), kernel, bandwidth)
+    codes, draws = ctx.batch.rows(z.squeeze(0)), ctx.batch.rows(prior_draws(p.z, len(x)))
+    distance = discrepancy(codes, draws, kernel, bandwidth)
     cost = strength * distance + (share * exact.mean() if share else 0.0)
     bound, surrogate, terms = weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
     return Estimate(bound, surrogate, {**terms, "mmd": distance.detach().expand(len(x))})
@@ -178,10 +191,10 @@ def prior_draws(p: Distribution, n: int) -> Tensor:
         >>> prior_draws(Normal(torch.zeros(()), 1.0), 5).shape
         torch.Size([5])
     """
-    if p.has_rsample:
-        return p.rsample(torch.Size((n,)))
     if isinstance(p, Mixture) and _only_components_learn(p):
         return _through_components(p, n)
+    if p.has_rsample:
+        return p.rsample(torch.Size((n,)))
     z = p.sample(torch.Size((n,)))
     if p.log_prob(z[:1]).requires_grad:
         raise CompatibilityError(
@@ -214,7 +227,7 @@ def _kernel(name: str, spread: float) -> Kernel:
 def _within(a: Tensor, k: Kernel) -> Tensor:
     """The mean of k over pairs of different draws."""
     each = k(_squared(a, a))
-    return (each.sum() - each.diagonal().sum()) / max(1, len(a) * (len(a) - 1))
+    return (each.sum() - each.diagonal().sum()) / (len(a) * (len(a) - 1))
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

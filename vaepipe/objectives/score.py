@@ -71,7 +71,7 @@ class Reinforce(JointObjective):
         """Bound and surrogate for `x` `[batch, *x]`."""
         log_lik, log_p, log_q, global_rate = _logs(model, x, self.samples, ctx)
         signal = (log_lik + log_p - log_q).detach()  # [k, batch]
-        advantage, error = self.baseline(x, signal)
+        advantage, error = self.baseline(x, signal, ctx.batch)
         gain = advantage * log_q + log_lik + log_p
         bound = signal.mean(0) - global_rate
         return Estimate(

@@ -57,6 +57,8 @@ class BetaTC(JointObjective):
     """
 
     needs = Cap.RSAMPLE | Cap.DENSITY
+    smallest_batch = 2
+    couples = True
 
     def __init__(
         self,
@@ -71,16 +73,19 @@ class BetaTC(JointObjective):
 
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
-        q, p = model.inference(x), model.p_z()
+        h, p = model.inference.features(x), model.p_z()
+        q = model.inference.head(h)
         z = q.rsample((1,))
         log_lik = model.generator(z).log_prob(x)
         exact = rate(q, p.z, z).expand_as(log_lik)
-        tc = total_correlation(q, z.squeeze(0), ctx.num_examples, self.estimator)
-        cost = exact.mean() + self.extra.at(ctx) * tc.mean()
-        bound, surrogate, terms = weighted(
-            log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0
-        )
-        return Estimate(bound, surrogate, {**terms, "total_correlation": tc.detach()})
+        everyone = model.inference.head(ctx.batch.rows(h))
+        draws = ctx.batch.rows(z.squeeze(0))
+        tc = total_correlation(everyone, draws, ctx.num_examples, self.estimator).mean()
+        cost = exact.mean() + self.extra.at(ctx) * tc
+        global_rate = p.global_kl / ctx.num_examples
+        bound, surrogate, terms = weighted(log_lik, exact, cost, global_rate, 1.0)
+        terms["total_correlation"] = tc.detach().expand(len(x))
+        return Estimate(bound, surrogate, terms)
 
     def warm(self, ctx: StepContext) -> bool:
         """Is the price final?"""

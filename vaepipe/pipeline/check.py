@@ -108,7 +108,8 @@ def _attempt(
     try:
         _check_workers(pipeline, settings)
         objective = settings.objective.part("objectives")
-        assembly = rehearse_parts(settings.model.spec(), objective, specs[settings.data])
+        model, data = settings.model.spec(), specs[settings.data]
+        assembly = rehearse_parts(model, objective, data, settings.batch_size)
         notes = {**assembly.notes, **_beginning(pipeline, settings, specs)}
     except UserError as error:
         problems.append(_problem(pipeline, f"stages.{name}", error))
@@ -194,7 +195,8 @@ def _reason(
 ) -> str | None:
     try:
         fit = pipeline.train_settings(name, settings)
-        rehearse_parts(fit.model.spec(), fit.objective.part("objectives"), specs[fit.data])
+        objective, data = fit.objective.part("objectives"), specs[fit.data]
+        rehearse_parts(fit.model.spec(), objective, data, fit.batch_size)
     except UserError as error:
         return str(error)
     return None

@@ -9,6 +9,7 @@ from vaepipe.core import Assembly, DataSpec, Purpose, build, check, seeded, stre
 from vaepipe.core import rehearse as rehearse_model
 from vaepipe.files import digest
 from vaepipe.registry import PartSpec
+from vaepipe.training.loop import require_examples
 from vaepipe.training.start import Agreement, compare
 
 _done: dict[str, Assembly] = {}
@@ -20,11 +21,18 @@ def rehearse(task: TrainTask, specs: Callable[[str], DataSpec]) -> Assembly:
     Raises:
         CompatibilityError: the parts do not compose; the message says which, why, and what would.
     """
-    return rehearse_parts(task.model, task.objective, specs(task.data.path))
+    return rehearse_parts(task.model, task.objective, specs(task.data.path), task.batch_size)
 
 
-def rehearse_parts(model: ModelSpec, objective: PartSpec, data: DataSpec) -> Assembly:
-    """Check declarations, build, and run every phase once; the same parts are tried once."""
+def rehearse_parts(
+    model: ModelSpec, objective: PartSpec, data: DataSpec, batch_size: int
+) -> Assembly:
+    """Check declarations, build, and run every phase once; the same parts are tried once.
+
+    Raises:
+        CompatibilityError: the parts do not compose, or a batch is too small for the objective.
+    """
+    require_examples(objective.build(), batch_size)
     key = digest({"m": model.to_dict(), "o": objective.to_dict(), "d": data.to_dict()})
     if key not in _done:
         _done[key] = _rehearse(model, objective, data)

@@ -11,10 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vaepipe.core import Estimate, LatentModel, Objective, Part, Phase, StepContext, Stream, seeded
-from vaepipe.errors import TrainingError, VaepipeError
+from vaepipe.core import (
+    Estimate,
+    LatentModel,
+    Objective,
+    Part,
+    Phase,
+    StepContext,
+    Stream,
+    replayed,
+    seeded,
+)
+from vaepipe.errors import CompatibilityError, TrainingError, VaepipeError
 from vaepipe.training import optim
 from vaepipe.training.average import Average
+from vaepipe.training.parts import ONE, Parts, Ranks
 
 BLOCK = 256
 """Updates whose estimates are kept as separate tensors before they are averaged together."""
@@ -125,6 +136,7 @@ class Fitter:
         accumulate: parts of a batch that are computed one after the other.
         normalize: whether every parameter's gradient is divided by its norm, before it is clipped.
         average: an average of the weights that every step updates.
+        ranks: those that share a batch, each an equal part of it.
     """
 
     name: str
@@ -140,6 +152,7 @@ class Fitter:
     accumulate: int = 1
     normalize: bool = False
     average: Average | None = None
+    ranks: Ranks = ONE
 
     def context(self, done: int) -> StepContext:
         """Where training stands after `done` steps."""
@@ -179,12 +192,18 @@ class Fitter:
             self.average.update(ctx.step)
 
     def _descend(self, index: int, optimizer: Optimizer, x: Tensor, ctx: StepContext) -> Estimate:
-        """One update; gradients of parts add up to the batch's, where examples are independent."""
+        """One update; the gradients of all parts of all ranks add up to that of the batch."""
         optimizer.zero_grad(set_to_none=True)
-        *parts, last = x.chunk(self.accumulate)
-        with getattr(self.forward, "no_sync", nullcontext)():  # ranks meet at the last part
-            first = [self._differentiate(index, part, ctx, len(part) / len(x)) for part in parts]
-        estimates = [*first, self._differentiate(index, last, ctx, len(last) / len(x))]
+        pieces = x.chunk(self.accumulate)
+        parts = Parts(self.ranks, [len(piece) for piece in pieces])
+        if self.accumulate > 1 and self.step.objective.couples:
+            self._survey(index, pieces, ctx, parts)
+        estimates = []
+        for piece, batch in zip(pieces, parts.batches(), strict=True):
+            last = len(estimates) == len(pieces) - 1  # where ranks meet
+            with nullcontext() if last else getattr(self.forward, "no_sync", nullcontext)():
+                own = ctx._replace(batch=batch)
+                estimates.append(self._differentiate(index, piece, own, len(piece) / len(x)))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.normalize:
             optim.normalise(parameters)
@@ -193,17 +212,30 @@ class Fitter:
         optimizer.step()
         return joined(estimates)
 
+    @torch.no_grad()
+    def _survey(self, index: int, pieces: Sequence[Tensor], ctx: StepContext, parts: Parts) -> None:
+        """Ask every part which rows it has, on the random numbers of the pass that follows."""
+        surveys = parts.survey()
+        with replayed():
+            for piece, batch in zip(pieces, surveys, strict=True):
+                self._estimate(index, piece, ctx._replace(batch=batch))
+        parts.hear(surveys)
+
     def _differentiate(self, index: int, x: Tensor, ctx: StepContext, share: float) -> Estimate:
         """Add a share of the gradient on some examples to what is there."""
+        estimate = self._estimate(index, x, ctx)
+        surrogate = share * estimate.surrogate
+        surrogate.backward()
+        return estimate._replace(surrogate=surrogate.detach())
+
+    def _estimate(self, index: int, x: Tensor, ctx: StepContext) -> Estimate:
+        """The estimate of a phase on some examples."""
         try:
-            estimate = self.forward(index, x, ctx)
+            return self.forward(index, x, ctx)
         except ValueError as error:  # a distribution that refuses parameters that are not finite
             if isinstance(error, VaepipeError) or finite(self.step):
                 raise
             raise self._diverged(ctx.step, "the parameters", "not finite") from error
-        surrogate = share * estimate.surrogate
-        surrogate.backward()
-        return estimate._replace(surrogate=surrogate.detach())
 
     def _check(self, number: int, tables: list[tuple[tuple[str, ...], Tensor]]) -> None:
         first = number * self.steps
@@ -262,6 +294,16 @@ def joined(parts: Sequence[Estimate]) -> Estimate:
 def optimizers(step: Step, settings: Mapping[str, Any]) -> tuple[Optimizer, ...]:
     """An optimiser for each phase of an objective."""
     return tuple(optim.build(settings, step.moved(phase)) for phase in step.phases)
+
+
+def require_examples(objective: Objective, examples: int) -> None:
+    """Raise `CompatibilityError` unless a step has as many examples as the objective needs."""
+    if examples < objective.smallest_batch:
+        raise CompatibilityError(
+            f"objective '{type(objective).__name__}' compares the examples of a batch with each "
+            f"other (expected a step of at least {objective.smallest_batch}, got {examples}). "
+            "Raise `batch_size`, or choose objective 'elbo'."
+        )
 
 
 def finite(module: nn.Module) -> bool:

@@ -128,10 +128,11 @@ class ObjectiveContract(base.Contract):
             assert torch.equal(a.bound, b.bound) and torch.equal(a.surrogate, b.surrogate)
 
     def test_any_size_of_batch_will_do(self) -> None:
-        """A batch twice as long, or of one example, has finite bounds, one for each."""
+        """A batch twice as long, or the smallest, has finite bounds, one for each example."""
         model, x, _ = self.model()
-        for phase in self.make().phases():
-            for batch in (torch.cat([x, x]), x[:1]):
+        objective = self.make()
+        for phase in objective.phases():
+            for batch in (torch.cat([x, x]), x[: objective.smallest_batch]):
                 bound = _estimate(phase, model, batch).bound
                 assert tuple(bound.shape) == (len(batch),), phase.name
                 assert bound.isfinite().all(), phase.name
