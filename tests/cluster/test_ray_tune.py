@@ -43,7 +43,7 @@ def test_trials_end_are_stopped_die_or_fail_and_all_of_it_is_known(cluster, digi
 class Hasty(policy.Policy):
     """Stops every trial after its second epoch."""
 
-    def stops(self, trial, epoch, value):
+    def stops(self, trial, epoch, value, warm=None):
         return epoch >= 2
 
 

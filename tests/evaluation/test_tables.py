@@ -68,7 +68,7 @@ def save(
         "name": "untrained",
         "fingerprint": "f" * 64,
         "seed": 0,
-        "epoch": 0,
+        "epoch": 10,
         "data_digest": "d" * 64,
         "model": {"latent_shape": list(latent), **{k: v.to_dict() for k, v in parts.items()}},
         "data": data.to_dict(),
@@ -590,13 +590,20 @@ def test_categories_have_no_squared_error(likelihood, known):
     ("objective", "k", "beta"),
     [
         (("elbo", {"beta": 4.0, "warmup_epochs": 2.0}), None, 4.0),
+        (("elbo_sampled", {"beta": 4.0, "warmup_epochs": 20.0}), None, 1.8),
+        (("elbo", {"beta": 4.0, "warmup_epochs": 3.0, "cycles": 2}), None, 4.0),
+        (("beta_tc", {"beta": 5.0, "warmup_epochs": 18.0}), None, 3.0),
+        (("capacity", {"warmup_epochs": 5.0}), None, None),
         (("iwae", {}), 5, None),
         (("dreg", {"k": 7}), 7, None),
         (("ciwae", {"beta": 0.3}), 64, None),
     ],
 )
 def test_every_row_of_a_summary_says_what_was_fitted_and_how(tmp_path, objective, k, beta):
-    """`beta` is a schedule's final weight, of `ciwae` a share that has none."""
+    """`beta` is a schedule's weight at the last update, of `ciwae` a share that has none.
+
+    The card's 10 epochs have one update each.
+    """
     folder = save(tmp_path / "m", "full_normal", objective=objective)
     run(folder, examples(tmp_path / "test.parquet", 5), tmp_path / "out")
     model = bundle.load(folder).model

@@ -119,3 +119,78 @@ def test_a_list_of_a_wrong_item_is_not_called_too_short(told):
 def test_a_batch_without_pairs_of_examples_is_refused(told, objective):
     (line,) = told(fit=fit(objective={"type": objective}, batch_size=1))
     assert "stages.fit: " in line and "got 1). Raise `batch_size`" in line
+
+
+SLOW = {"type": "elbo", "warmup_epochs": 10}
+
+
+def sweep(**changes):
+    space = {"optimizer.lr": {"grid": [0.1, 0.2]}}
+    return {"kind": "sweep", "over": "fit", "search": {"type": "grid"}, "space": space, **changes}
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        SLOW,
+        {"type": "elbo_sampled", "warmup_epochs": 12.5},
+        {"type": "elbo", "warmup_epochs": 3, "cycles": 3},
+        {"type": "capacity", "warmup_epochs": 11},
+        {"type": "beta_tc", "warmup_epochs": 10},
+    ],
+)
+def test_patience_is_not_left_to_wait_for_a_schedule_that_never_ends(told, objective):
+    (line,) = told(fit=fit(objective=objective, epochs=10, patience=2))
+    assert "stages.fit: `patience: 2` would never judge this fit: the schedule of " in line
+    assert f"'{objective['type']}' does not end within 10 epochs (" in line
+    assert "raise `epochs`" in line
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_scheduler_is_not_left_to_wait_for_a_schedule_that_never_ends(told, scheduler):
+    (line,) = told(
+        fit=fit(objective=SLOW, epochs=10),
+        tune=sweep(scheduler={"type": scheduler, "grace_epochs": 1}),
+    )
+    assert f"stages.tune.space: 2 of 2 proposals do not compose: scheduler '{scheduler}'" in line
+
+
+def test_a_schedule_of_one_proposal_that_never_ends_is_told_or_skipped(told, tmp_path, capsys):
+    space = {"objective.warmup_epochs": {"grid": [2, 10]}}
+    tune = sweep(space=space, scheduler={"type": "asha", "grace_epochs": 1})
+    (line,) = told(fit=fit(epochs=10), tune=tune)
+    assert "1 of 2 proposals do not compose" in line and "`invalid: skip`" in line
+    found = yaml.safe_load((tmp_path / "p.yaml").read_text())
+    found["stages"]["tune"]["invalid"] = "skip"
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(found))
+    assert cli.call(["check", "p.yaml"]) == 0
+    assert "2 trials, 1 of them skipped" in capsys.readouterr().out
+
+
+def test_a_schedule_that_never_ends_is_warned_of_where_nothing_waits_for_it(told, tmp_path, capsys):
+    told(fit=fit(objective=SLOW, epochs=10, patience=2), tune=sweep())
+    found = yaml.safe_load((tmp_path / "p.yaml").read_text())
+    del found["stages"]["fit"]["patience"]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(found))
+    what = "warning: the schedule of objective 'elbo' does not end within 10 epochs (beta is "
+    for command in ("check", "plan"):
+        assert cli.call([command, "p.yaml"]) == 0
+        out = capsys.readouterr().out
+        assert out.replace("; warning", " warning").count(what) == 2, out
+    found["stages"]["fit"]["epochs"] = 11
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(found))
+    assert cli.call(["check", "p.yaml"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stages", [{"fit": fit(patience=1)}, {"tune": sweep()}])
+def test_fits_are_not_judged_on_a_split_that_is_not_there(told, stages):
+    bits = own("bits.npy", support="boolean", splits={"train": 1, "test": 1})
+    (line,) = told(d=bits, **stages)
+    assert f"stages.{next(iter(stages))}: " in line
+    assert "on the split 'val', which data 'd' lacks (splits: train, test)" in line
+
+
+def test_validation_has_examples(told):
+    (line,) = told(fit=fit(validation={"examples": 0}))
+    assert "stages.fit.validation.examples: must be at least 1, got 0" in line

@@ -234,3 +234,17 @@ def test_threads_are_put_back(digits, tmp_path):
     assert list(compute.map("spy_module:Spy", [{"x": 1}], {})) == [{"x": 1}]
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
+
+
+def test_a_schedule_that_never_ends_is_warned_of_and_the_last_weights_are_kept(digits, tmp_path):
+    """Once, also where the fit is resumed."""
+    late = part("objectives", "elbo", {"warmup_epochs": 3})
+    task = fit_task(digits, tmp_path / "fit", epochs=3, objective=late)
+    jobs.train_job(task)
+    (warning,) = [e for e in events(task) if e["event"] == "warning"]
+    assert "does not end within 3 epochs (beta is 0.9" in warning["text"]
+    assert "the last is kept" in warning["text"]
+    soon = part("objectives", "elbo", {"warmup_epochs": 2})
+    task = fit_task(digits, tmp_path / "soon", epochs=3, objective=soon)
+    jobs.train_job(task)
+    assert not [e for e in events(task) if e["event"] == "warning"]

@@ -51,7 +51,8 @@ def _show(results: dict[str, Any]) -> None:
 def _line(facts: dict[str, Any]) -> str:
     if "trials" in facts:
         skipped = f", {facts['invalid']} of them skipped" if facts["invalid"] else ""
-        return f"{facts['trials']} trials{skipped}"
+        warnings = "".join(f"; warning: {text}" for text in facts["warnings"])
+        return f"{facts['trials']} trials{skipped}{warnings}"
     count = sum(facts["parameters"].values())
     notes = "; ".join(f"{key}: {value}" for key, value in facts["notes"].items())
     return f"{count:,} parameters" + (f"; {notes}" if notes else "")

@@ -59,4 +59,6 @@ def _line(row: Mapping[str, Any]) -> str:
         words.append(f"about {row['disk_bytes'] / 2**20:.1f} MiB")
     if "start" in row:
         words.append(f"starts from {row['start']}")
+    if "warning" in row:
+        words.append(f"warning: {row['warning']}")
     return "  ".join(words).rstrip()

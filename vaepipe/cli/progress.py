@@ -72,8 +72,9 @@ class Job:
     @property
     def scores(self) -> Mapping[str, Any]:
         """Metrics of the kept epoch, or of the best so far."""
-        if self.best_epoch in self.by_epoch:
-            return self.by_epoch[self.best_epoch]
+        kept = {} if self.best_epoch is None else self.by_epoch.get(self.best_epoch, {})
+        if math.isfinite(_value(kept, self.metric)):
+            return kept
         known = {n: m for n, m in self.by_epoch.items() if math.isfinite(_value(m, self.metric))}
         if not known:
             return self.latest
@@ -117,6 +118,7 @@ class Job:
         self.done = int(event["epoch"])
         self.latest = event.get("metrics", {})
         self.by_epoch[self.done] = self.latest
+        self.best_epoch = event.get("best_epoch") or self.best_epoch
         self.begun = self.begun or (self.last, self.done)
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:

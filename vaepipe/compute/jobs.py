@@ -33,12 +33,15 @@ from vaepipe.datasets.base import Dataset
 from vaepipe.errors import TrainingError
 from vaepipe.evaluation import collapse, validate
 from vaepipe.journal import Journal
-from vaepipe.training import bundle, checkpoint, loop, optim, speed, start
+from vaepipe.training import bundle, checkpoint, loop, optim, schedule, speed, start
 from vaepipe.training.average import Average
 from vaepipe.training.parts import Ranks
 
 EVIDENCE = "val/log_evidence"
 """What the best weights are chosen by: it does not depend on the objective."""
+
+WARM = "warm_epochs"
+"""What a report says beside the metrics: epochs with the final weights of the objective."""
 
 Report = Callable[[dict[str, float]], str | None]
 
@@ -71,8 +74,8 @@ def train_job(
         rank: this worker's number.
         world_size: number of workers; with several, torch's default process group exists.
         device: where to compute.
-        report: told the metrics of every validated epoch, with `epoch`; a reason, if it returns
-            one, stops the fit, which then keeps its best weights so far.
+        report: told the metrics of every validated epoch, with `epoch` and `WARM`; a reason, if it
+            returns one, stops the fit, which then keeps its best weights so far.
 
     Returns:
         The model and objective as they were at the end; None if all was done before.
@@ -155,7 +158,7 @@ class _Job:
             last = dict(self.state.metrics(self.state.epoch))
         self._finish(time.perf_counter() - began)
         if not self.stopped:
-            self.report(last)
+            self._report(last)
         return self.step
 
     def _start(self) -> None:
@@ -176,6 +179,11 @@ class _Job:
         for row in self.state.history:
             if row["epoch"] not in known:
                 self._tell(row)
+        last = self.fitter.context(self.task.epochs * self.batches.steps - 1)
+        late = schedule.unfinished(self.task.objective, last, self.task.epochs)
+        if late is not None:
+            text = f"{late}: no epoch counts as best, the last is kept. {schedule.ADVICE}"
+            self.journal.write("warning", text=text)
 
     def _tell(self, metrics: Mapping[str, float]) -> None:
         """The event of an epoch."""
@@ -211,7 +219,7 @@ class _Job:
                 "Checkpoints from before are kept. Lower `optimizer.lr`, or set `optimizer.clip`."
             )
         if due and verdict is Verdict.GO_ON:
-            self.reason = self.report(metrics)
+            self.reason = self._report(metrics)
             verdict = self._agree(Verdict.STOPPED if self.reason else verdict)
         self.stopped = verdict is Verdict.STOPPED
         return verdict is not Verdict.GO_ON
@@ -270,6 +278,12 @@ class _Job:
             best_epoch=epoch if better else old.best_epoch,
             best_value=value if better else old.best_value,
         )
+
+    def _report(self, metrics: Mapping[str, float]) -> str | None:
+        """Report an epoch, and how many epochs began with the final weights of the objective."""
+        epoch = int(metrics.get("epoch", 0))
+        starts = (self.fitter.context(e * self.batches.steps) for e in range(epoch))
+        return self.report({**metrics, WARM: sum(map(self.step.objective.warm, starts))})
 
     def _warm(self, metrics: Mapping[str, float]) -> bool:
         """Whether the objective's schedules had ended by then."""

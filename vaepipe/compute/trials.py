@@ -71,5 +71,6 @@ def judge(sweep: SweepTask, rule: Policy, index: int, metrics: Mapping[str, floa
     if value is None:
         return None
     sign = 1.0 if sweep.mode == "max" else -1.0
-    stops = rule.stops(index, int(metrics["epoch"]), sign * value)
+    epoch, warm = int(metrics["epoch"]), metrics.get(jobs.WARM)
+    stops = rule.stops(index, epoch, sign * value, None if warm is None else int(warm))
     return str(sweep.scheduler["type"]) if stops else None

@@ -28,6 +28,18 @@ class StepContext(NamedTuple):
     batch: WholeBatch = WholeBatch()
     """The batch that the examples at hand belong to."""
 
+    @classmethod
+    def last(cls, epochs: int, num_examples: int, batch_size: int) -> StepContext:
+        """Return where the last update of a fit of so many epochs begins.
+
+        Example:
+            >>> StepContext.last(2, num_examples=100, batch_size=25)
+            StepContext(step=7, epoch=1.75, num_examples=100)
+        """
+        steps = max(1, -(-num_examples // batch_size))
+        step = max(0, epochs * steps - 1)
+        return cls(step, step / steps, num_examples)
+
 
 class Estimate(NamedTuple):
     """One estimate: the number to report and the number to differentiate are two fields."""
@@ -70,8 +82,16 @@ class Objective(nn.Module, ABC):
         """The phases of one training step, in order."""
 
     def warm(self, ctx: StepContext) -> bool:
-        """Has every schedule reached its final value? No best checkpoint is kept before."""
+        """Return whether every schedule has reached its final value.
+
+        No epoch counts as best before, `patience` does not begin, and no scheduler of a sweep
+        judges the fit.
+        """
         return True
+
+    def scheduled(self, ctx: StepContext) -> dict[str, float]:
+        """Return the values at this moment of the options that follow a schedule, by name."""
+        return {}
 
     def features(self, model: LatentModel, x: Tensor) -> Tensor:
         """Features of the q(z | x) that the model is judged by, `[batch, *feature_shape]`."""

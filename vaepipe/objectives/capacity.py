@@ -68,8 +68,12 @@ class Capacity(JointObjective):
         return weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
 
     def warm(self, ctx: StepContext) -> bool:
-        """Is the target final?"""
+        """Return whether the target is final."""
         return self.target.ended(ctx)
+
+    def scheduled(self, ctx: StepContext) -> dict[str, float]:
+        """Return the target of the rate, `capacity`."""
+        return {"capacity": self.target.at(ctx)}
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate is computed."""

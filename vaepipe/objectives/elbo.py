@@ -80,8 +80,12 @@ class ELBO(JointObjective):
         return weighted(log_lik, exact, cost, global_rate, self.weight.at(ctx))
 
     def warm(self, ctx: StepContext) -> bool:
-        """Is the weight of the rate final?"""
+        """Return whether the weight of the rate is final."""
         return self.weight.ended(ctx)
+
+    def scheduled(self, ctx: StepContext) -> dict[str, float]:
+        """Return the weight of the rate, `beta`."""
+        return {"beta": self.weight.at(ctx)}
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate is computed."""
@@ -145,8 +149,12 @@ class SampledELBO(JointObjective):
         return weighted(log_lik, sampled, sampled.mean(), global_rate, self.weight.at(ctx))
 
     def warm(self, ctx: StepContext) -> bool:
-        """Is the weight of the rate final?"""
+        """Return whether the weight of the rate is final."""
         return self.weight.ended(ctx)
+
+    def scheduled(self, ctx: StepContext) -> dict[str, float]:
+        """Return the weight of the rate, `beta`."""
+        return {"beta": self.weight.at(ctx)}
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate is computed."""

@@ -88,8 +88,12 @@ class BetaTC(JointObjective):
         return Estimate(bound, surrogate, terms)
 
     def warm(self, ctx: StepContext) -> bool:
-        """Is the price final?"""
+        """Return whether the price is final."""
         return self.extra.ended(ctx)
+
+    def scheduled(self, ctx: StepContext) -> dict[str, float]:
+        """Return the price of the total correlation, `beta`."""
+        return {"beta": 1 + self.extra.at(ctx)}
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
         """How the rate and q(z) are computed."""

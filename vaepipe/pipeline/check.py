@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from vaepipe.core import DataSpec
+from vaepipe.core import Assembly, DataSpec
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import CompatibilityError, ConfigError, DataError, Problem, UserError
-from vaepipe.pipeline import search, space
+from vaepipe.pipeline import judging, search, space
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.inputs import check_examples, check_splits
 from vaepipe.pipeline.plan import child_seed, search_stream
@@ -20,24 +20,25 @@ def check(pipeline: Pipeline) -> dict[str, Any]:
     """Assemble and rehearse every fit and every trial that is known beforehand.
 
     Returns:
-        For each train stage its parameters and notes, for each sweep its trials and skips.
+        For each train stage its parameters and notes, for each sweep its trials and skips, and
+        warnings.
 
     Raises:
-        ConfigError: every combination of parts that does not compose, at its line.
+        ConfigError: every combination of parts that does not compose, and every fit that cannot be
+            judged as its settings ask, at its line.
     """
     problems: list[Problem] = []
     datasets = _datasets(pipeline, problems)
-    specs = {name: dataset.spec for name, dataset in datasets.items()}
     found: dict[str, Any] = {}
     for name, stage in _stages(pipeline, "train"):
         settings = pipeline.train_settings(name)
-        if settings.data in specs:
+        if settings.data in datasets:
             _check_splits(pipeline, f"stages.{name}", ("train",), settings.data, datasets, problems)
-            attempt = _attempt(pipeline, name, settings, specs, problems)
+            attempt = _attempt(pipeline, name, settings, datasets, problems)
             found[name] = {"data": stage.data, **attempt}
     for name, stage in _stages(pipeline, "sweep"):
-        if pipeline.train_settings(name).data in specs:
-            found[name] = _check_sweep(pipeline, name, stage, specs, problems)
+        if pipeline.train_settings(name).data in datasets:
+            found[name] = _check_sweep(pipeline, name, stage, datasets, problems)
     for name, stage in (*_stages(pipeline, "evaluate"), *_stages(pipeline, "encode")):
         if stage.data in datasets:
             _check_use(pipeline, name, stage, datasets, problems)
@@ -46,17 +47,24 @@ def check(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-def _datasets(pipeline: Pipeline, problems: list[Problem]) -> dict[str, Dataset]:
+class Known(NamedTuple):
+    """What a dataset says before it is written; to ask again may be to open all its files."""
+
+    spec: DataSpec
+    splits: tuple[str, ...]
+
+
+def _datasets(pipeline: Pipeline, problems: list[Problem]) -> dict[str, Known]:
     """Those that say what their examples are; the others are problems."""
-    found: dict[str, Dataset] = {}
+    found: dict[str, Known] = {}
     for name, stage in _stages(pipeline, "data"):
         try:
-            dataset = stage.dataset.spec.build()
-            _ = dataset.spec
+            dataset: Dataset = stage.dataset.spec.build()
+            known = Known(dataset.spec, dataset.splits)
         except UserError as error:
             problems.append(_problem(pipeline, f"stages.{name}.dataset", error))
         else:
-            found[name] = dataset
+            found[name] = known
     return found
 
 
@@ -64,7 +72,7 @@ def _check_use(
     pipeline: Pipeline,
     name: str,
     stage: EvaluateStage | EncodeStage,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[str, Known],
     problems: list[Problem],
 ) -> None:
     """The splits are there, and the model reads such examples, where it is known what it reads."""
@@ -85,7 +93,7 @@ def _check_splits(
     path: str,
     wanted: Sequence[str],
     data: str,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[str, Known],
     problems: list[Problem],
 ) -> None:
     try:
@@ -102,19 +110,34 @@ def _attempt(
     pipeline: Pipeline,
     name: str,
     settings: TrainStage,
-    specs: dict[str, DataSpec],
+    datasets: Mapping[str, Known],
     problems: list[Problem],
 ) -> dict[str, Any]:
+    data = datasets[settings.data]
     try:
         _check_workers(pipeline, settings)
-        objective = settings.objective.part("objectives")
-        model, data = settings.model.spec(), specs[settings.data]
-        assembly = rehearse_parts(model, objective, data, settings.batch_size)
-        notes = {**assembly.notes, **_beginning(pipeline, settings, specs)}
+        assembly = _judged(settings, None, data)
+        notes = {**assembly.notes, **_beginning(pipeline, settings, datasets)}
     except UserError as error:
         problems.append(_problem(pipeline, f"stages.{name}", error))
         return {}
+    late = judging.unfinished(settings, data.spec)
+    notes |= {} if late is None else {"warning": late}
     return {"parameters": assembly.parameters, "notes": notes}
+
+
+def _judged(settings: TrainStage, sweep: SweepStage | None, data: Known) -> Assembly:
+    """Rehearse a fit that can be judged as its settings ask.
+
+    Raises:
+        UserError: its parts do not compose, or it cannot be judged.
+    """
+    judging.require_rows(settings, sweep, data.splits)
+    objective = settings.objective.part("objectives")
+    model = settings.model.spec()
+    assembly = rehearse_parts(model, objective, data.spec, settings.batch_size)
+    judging.require_time(settings, sweep, data.spec)
+    return assembly
 
 
 def _check_workers(pipeline: Pipeline, settings: TrainStage) -> None:
@@ -127,7 +150,7 @@ def _check_workers(pipeline: Pipeline, settings: TrainStage) -> None:
 
 
 def _beginning(
-    pipeline: Pipeline, settings: TrainStage, specs: dict[str, DataSpec]
+    pipeline: Pipeline, settings: TrainStage, datasets: Mapping[str, Known]
 ) -> dict[str, str]:
     """Which weights a fit begins with, as far as it is known before its source has been trained.
 
@@ -140,8 +163,8 @@ def _beginning(
     if pipeline.sweeps(stage) or pipeline.stages[stage].kind == "sweep":
         return {"start": f"'{stage}', where parts agree with the winner's"}
     source = pipeline.train_settings(stage)
-    models = (settings.model.spec(), specs[settings.data])
-    found = agreement(*models, source.model.spec(), specs[source.data])
+    models = (settings.model.spec(), datasets[settings.data].spec)
+    found = agreement(*models, source.model.spec(), datasets[source.data].spec)
     if not found.kept:
         raise CompatibilityError(
             f"start: nothing that '{stage}' trains can be taken over; new: "
@@ -155,15 +178,24 @@ def _check_sweep(
     pipeline: Pipeline,
     name: str,
     sweep: SweepStage,
-    specs: dict[str, DataSpec],
+    datasets: Mapping[str, Known],
     problems: list[Problem],
 ) -> dict[str, Any]:
     """Try what the search is going to propose; report each reason once."""
+    base = pipeline.train_settings(name)
+    try:
+        judging.require_rows(base, sweep, datasets[base.data].splits)
+    except DataError as error:
+        problems.append(_problem(pipeline, f"stages.{name}", error))
+        return {"trials": 0, "invalid": 0, "reasons": [], "warnings": []}
     reasons: dict[str, list[int]] = {}
+    warnings: dict[str, None] = {}
     tried = 0
     for index, settings in enumerate(_proposals(pipeline, name, sweep)):
         tried += 1
-        reason = _reason(pipeline, name, settings, specs)
+        reason, warning = _reason(pipeline, name, settings, sweep, datasets)
+        if warning:
+            warnings[warning] = None
         if reason:
             reasons.setdefault(reason, []).append(index)
     if sweep.invalid == "fail" or (len(reasons) and sum(map(len, reasons.values())) == tried):
@@ -174,7 +206,9 @@ def _check_sweep(
             problems.append(Problem(str(pipeline.path), pipeline.line(path), path, text + hint))
     skipped = sum(map(len, reasons.values()))
     trials = (sweep.trials or tried) * sweep.repeats
-    return {"trials": trials, "invalid": skipped * sweep.repeats, "reasons": list(reasons)}
+    invalid = skipped * sweep.repeats
+    found = {"trials": trials, "invalid": invalid, "reasons": list(reasons)}
+    return {**found, "warnings": list(warnings)}
 
 
 def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dict[str, Any]]:
@@ -191,15 +225,19 @@ def _proposals(pipeline: Pipeline, name: str, sweep: SweepStage) -> Iterator[dic
 
 
 def _reason(
-    pipeline: Pipeline, name: str, settings: dict[str, Any], specs: dict[str, DataSpec]
-) -> str | None:
+    pipeline: Pipeline,
+    name: str,
+    settings: dict[str, Any],
+    sweep: SweepStage,
+    datasets: Mapping[str, Known],
+) -> tuple[str | None, str | None]:
+    """Why a proposal cannot be a trial, or else what to warn of."""
     try:
         fit = pipeline.train_settings(name, settings)
-        objective, data = fit.objective.part("objectives"), specs[fit.data]
-        rehearse_parts(fit.model.spec(), objective, data, fit.batch_size)
+        _judged(fit, sweep, datasets[fit.data])
     except UserError as error:
-        return str(error)
-    return None
+        return str(error), None
+    return None, judging.unfinished(fit, datasets[fit.data].spec)
 
 
 def prepare_sources(pipeline: Pipeline, stages: Collection[str]) -> None:

@@ -20,12 +20,13 @@ def estimate(step: Step, pipeline: Pipeline, facts: Mapping[str, Any]) -> dict[s
     if kind == "sweep":
         base = pipeline.train_settings(step.name)
         needs |= {"trials": found["trials"], "invalid": found["invalid"]}
+        needs |= {"warning": "; ".join(found["warnings"])} if found["warnings"] else {}
         needs["workers"] = base.workers or 1
         needs["disk_bytes"] = found["trials"] * _weights(facts, step.settings.over)
     elif kind == "train":
         needs["workers"] = pipeline.train_settings(step.name).workers or 1
         needs["disk_bytes"] = _weights(facts, step.name)
-        needs |= {k: v for k, v in found.get("notes", {}).items() if k == "start"}
+        needs |= {k: v for k, v in found.get("notes", {}).items() if k in ("start", "warning")}
     elif kind == "data":
         spec = step.settings.dataset.part("datasets").build().spec
         needs["disk_bytes"] = spec.num_examples * math.prod(spec.shape)

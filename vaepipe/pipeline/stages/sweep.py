@@ -16,12 +16,12 @@ from vaepipe import files
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.data import shards
 from vaepipe.errors import CompatibilityError, ConfigError, TrainingError
-from vaepipe.pipeline import search
+from vaepipe.pipeline import judging, search
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.metrics import direction
 from vaepipe.pipeline.plan import Step, child_seed, search_stream
 from vaepipe.pipeline.rehearsal import rehearse
-from vaepipe.pipeline.settings import SweepStage
+from vaepipe.pipeline.settings import SweepStage, TrainStage
 from vaepipe.pipeline.stages import train
 from vaepipe.pipeline.watch import TOLD, Watcher
 from vaepipe.tracking.base import Record
@@ -94,8 +94,10 @@ class Trials:
             return None
         self.proposed[index] = settings
         try:
-            task = self._task(index, settings)
+            fit = self.env.pipeline.train_settings(self.step.name, settings, self.winners)
+            task = self._task(index, fit)
             rehearse(task, self.env.data_spec)
+            judging.require_time(fit, self.sweep, self.env.data_spec(task.data.path))
         except (CompatibilityError, ConfigError) as error:
             if self.sweep.invalid == "fail":
                 raise
@@ -150,8 +152,7 @@ class Trials:
         summary["mlflow_run_id"] = files.read_json(told)["run_id"] if told.exists() else ""
         return _row(index, self.proposed[index], summary)
 
-    def _task(self, index: int, settings: Mapping[str, Any]) -> TrainTask:
-        fit = self.env.pipeline.train_settings(self.step.name, settings, self.winners)
+    def _task(self, index: int, fit: TrainStage) -> TrainTask:
         seed = child_seed(self.step.seed, index)
         key = {"stage": self.step.identity, "seed": seed, "settings": fit.model_dump(mode="json")}
         return train.make_task(

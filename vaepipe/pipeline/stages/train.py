@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vaepipe import files
+from vaepipe.compute import outputs
 from vaepipe.compute.base import DataRef, TrainTask
 from vaepipe.errors import TrainingError
 from vaepipe.journal import Journal
+from vaepipe.pipeline import judging
 from vaepipe.pipeline.environment import Environment, describe
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.settings import TrainStage
@@ -22,6 +24,7 @@ from vaepipe.training import bundle
 def run(step: Step[TrainStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Fit, log the model; the manifest's content."""
     settings = env.pipeline.train_settings(step.name, winners=winners(step, env))
+    judging.require_time(settings, None, env.data_spec(str(env.folder(settings.data))))
     task = make_task(step, env, settings, folder)
     files.write_json(folder / "task.json", task.to_dict())
     describe(record, task.to_dict())
@@ -94,10 +97,10 @@ def data_ref(env: Environment, stage: str) -> DataRef:
 def outcome(folder: Path) -> dict[str, Any]:
     """What a fit's journal says: status, error, epochs, seconds, metrics of the kept epoch."""
     events = Journal(folder / JOURNAL).read()
-    epochs = {e["epoch"]: e for e in events if e["event"] == "epoch"}
+    epochs = outputs.epochs(events)
     last = events[-1] if events else {"event": "missing"}
     status = last["event"] if last["event"] in ("done", "stopped", "failed") else "interrupted"
-    best = last.get("best_epoch") or _best(epochs)
+    best = epochs[max(epochs)]["best_epoch"] if epochs else 0
     return {
         "status": status,
         "error": last.get("error", ""),
@@ -114,12 +117,6 @@ def _warnings(events: list[dict[str, Any]]) -> list[str]:
     fresh = [i for i, e in enumerate(events) if e["event"] == "start" and not e.get("resumed_from")]
     found = [e["text"] for e in events[max(fresh, default=0) :] if e["event"] == "warning"]
     return list(dict.fromkeys(found))
-
-
-def _best(epochs: Mapping[int, Mapping[str, Any]]) -> int:
-    scored = {n: e["metrics"].get("val/log_evidence") for n, e in epochs.items()}
-    known = {n: v for n, v in scored.items() if v is not None and v == v}
-    return max(known, key=known.__getitem__) if known else max(epochs, default=0)
 
 
 def _seconds(events: list[dict[str, Any]]) -> float:
