@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vaepipe import registry
-from vaepipe.core import Stream, row_uniform
+from vaepipe.core import Purpose, Stream, row_uniform, stream
 from vaepipe.datasets.bars import Bars
 from vaepipe.datasets.image_folder import ImageFolder
 from vaepipe.datasets.npy import Npy
@@ -222,6 +222,24 @@ def test_noise_flips_pixels_with_its_probability_and_leaves_the_features():
     assert clean["planted"] == noisy["planted"]
     flips = clean["x"] != noisy["x"]
     assert abs(flips.mean() - 0.1) < 4 * (0.09 / flips.size) ** 0.5
+
+
+def test_bars_and_flips_share_no_numbers_with_each_other_other_seeds_or_other_draws():
+    """Frozen binarization and the draws of an encoding used to have the seeds 0, 1 and 2, too."""
+    made = []
+    for seed in range(4):
+        clean, noisy = (
+            rows(Bars(num_examples=4000, seed=seed, noise=n), "train") for n in (0.0, 0.2)
+        )
+        flips = (clean["x"] != noisy["x"]).reshape(len(clean["x"]), -1)
+        made += [np.array(clean["planted"]), flips]
+    ids = torch.tensor(clean["id"])
+    uses = (Purpose.BINARIZATION, Purpose.SAMPLES, Purpose.SIR_CHOICE)
+    made += [row_uniform(Stream(seed), ids, (8,)).numpy() for seed in range(1, 12)]
+    made += [row_uniform(stream(s, use), ids, (8,)).numpy() for s in range(4) for use in uses]
+    numbers = np.concatenate(made, 1).T
+    off = np.corrcoef(numbers) - np.eye(len(numbers))
+    assert np.abs(off).max() < 5.5 / len(ids) ** 0.5
 
 
 def test_bars_depend_on_the_seed_alone(tmp_path):

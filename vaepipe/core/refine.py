@@ -136,7 +136,7 @@ class _RowELBO:
         """Whether vmap knows all that a draw does; what fails in both ways will say why."""
         try:
             with torch.no_grad():
-                self._together(like[:1], 1, _NOISE)
+                self._together(like[:1], 1, stream(0, Purpose.PROBE))
         except RuntimeError:
             return False
         return True

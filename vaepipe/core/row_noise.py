@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaepipe.core.noise import row_uniform
-from vaepipe.core.streams import Stream
+from vaepipe.core.streams import Stream, word_of
 
 HALF_STEP = 2.0**-25
 """Puts numbers with 24 bits from [0, 1) into the middle of their steps: none of them is 0."""
@@ -35,6 +35,7 @@ def row_sample(q: Distribution, ids: Tensor, k: int, stream: Stream) -> Tensor:
         stream: what the draws are for; the n-th noise that `q` asks for is that of `stream.at(n)`.
 
     Raises:
+        TypeError: a bare seed is given, which does not say what the draws are for.
         NoRowNoiseError: `q` uses a kind of noise that is not known here, or not one for each row.
 
     Example:
@@ -46,6 +47,7 @@ def row_sample(q: Distribution, ids: Tensor, k: int, stream: Stream) -> Tensor:
         >>> torch.equal(row_sample(q, ids, 3, own)[:, 4:], row_sample(part, ids[4:], 3, own))
         True
     """
+    word_of(stream)
     with _RowNoise(ids, k, stream):
         return q.sample(torch.Size((k,)))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaepipe import registry
-from vaepipe.core import LatentModel, Purpose, by_row, stream
+from vaepipe.core import LatentModel, Purpose, seeded, stream
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.evaluation.evidence import row_draws, score
@@ -119,10 +119,9 @@ def _sample(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) ->
 
 
 def _recon(model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int) -> Tensor:
-    z = _moments(model, x, ids, k, seed)[0].split(1)
-    own = stream(seed, Purpose.RECONSTRUCTION_MEANS)
-    made = by_row(lambda place: typical(model.generator(z[place]), DRAWS), ids, own)
-    return torch.cat(made).flatten(1)
+    z = _moments(model, x, ids, k, seed)[0]
+    with seeded(stream(seed, Purpose.RECONSTRUCTION_MEANS, ids[0])):
+        return typical(model.generator(z), DRAWS).flatten(1)
 
 
 def _score(field: str) -> Output:
