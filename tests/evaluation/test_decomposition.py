@@ -74,8 +74,8 @@ def test_neighbours_and_permuted_labels():
 @pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
 def test_neighbours_far_from_zero_are_told_apart(offset):
     """Two lines of points an eighth apart; float32 keeps them exactly, products of them do not."""
-    places = torch.arange(200.0) % 100 / 8
-    means = torch.stack([places, torch.arange(200.0) // 100 * 2], 1) + offset
+    places = torch.arange(200, dtype=torch.float32) % 100 / 8
+    means = torch.stack([places, (torch.arange(200) // 100 * 2).float()], 1) + offset
     assert neighbours_agree(means, [0] * 100 + [1] * 100, k=5).mean() == 1
 
 

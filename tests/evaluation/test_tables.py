@@ -23,7 +23,7 @@ from vaepipe.evaluation import Gaps, adaptive, annealing
 from vaepipe.evaluation.decoding import squared_error
 from vaepipe.pipeline import inputs
 from vaepipe.pipeline.stages import evaluate, evaluate_key, evaluate_tables
-from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths
+from vaepipe.pipeline.stages.evaluate_checks import Line, check, doubts, short_paths
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import part
 from vaepipe.training import bundle
@@ -341,41 +341,50 @@ def columns(**values):
     ("table", "summary", "names"),
     [
         (columns(elbo=[1.0, 2, 3, 4]), lines(elbo=2.6), "test/elbo"),
+        (columns(elbo=[1.0] * 4), lines(mi=3.0, log_n=2.0), "test/mi, 3, is above log n"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_not_written(table, summary, names):
+    with pytest.raises(EvaluationError, match=names):
+        check(table, summary)
+
+
+@pytest.mark.parametrize(
+    ("table", "summary", "names"),
+    [
         (columns(log_evidence_k1=[1.0, 2, 3, 4], log_evidence_k9=[0.9, 1.9, 2.91, 3.9]), (),
          "test/log_evidence_k9 is below test/log_evidence_k1"),
         (columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.1, 2.1, 3.11, 4.1]), (),
          "test/log_evidence is below test/elbo"),
         (columns(elbo=[1.0] * 4), lines(elbo=1.0, marginal_kl=-0.6), "test/mi is above the rate"),
-        (columns(elbo=[1.0] * 4), lines(mi=3.0, log_n=2.0), "test/mi, 3, is above log n"),
     ],
 )  # fmt: skip
-def test_numbers_that_contradict_each_other_are_not_written(table, summary, names):
-    with pytest.raises(EvaluationError, match=names):
-        check(table, summary, (), "posterior")
+def test_orders_that_hold_in_expectation_are_doubted_and_not_refused(table, summary, names):
+    """Heavy tails violate them by chance: k = 4900 and 5000 in one honest evaluation of twenty."""
+    check(table, summary)
+    (said,) = doubts(table, summary, (), "posterior")
+    assert said.startswith(names) and "another seed" in said
 
 
-def test_an_upper_bound_below_the_lower_one_is_an_error():
+def test_an_upper_bound_below_the_lower_one_is_doubted():
     simulated = pa.table({"lower": [1.0, 2.0, 3.0, 4.0], "upper": [0.9, 1.9, 2.91, 3.9]})
-    with pytest.raises(EvaluationError, match="simulated/bdmc_upper is below"):
-        check(columns(elbo=[1.0] * 4), (), [simulated], "posterior")
+    (said,) = doubts(columns(elbo=[1.0] * 4), (), [simulated], "posterior")
+    assert said.startswith("simulated/bdmc_upper is below")
 
 
-def test_noise_is_no_contradiction():
+def test_noise_is_not_doubted():
     noisy = columns(log_evidence=[1.0, 2, 3, 4], elbo=[1.5, 1.5, 3.5, 3.6])
-    check(noisy, lines(elbo=2.525, mi=1.0, log_n=1.0, marginal_kl=-0.2), (), "posterior")
+    summary = lines(elbo=2.525, mi=1.0, log_n=1.0, marginal_kl=-0.2)
+    check(noisy, summary)
+    assert not list(doubts(noisy, summary, (), "posterior"))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_few_rows_are_rarely_said_to_contradict_each_other(n):
-    """A true order in the mean, one that just holds: at most one of 3000 draws is refused."""
-    rng, refused = np.random.default_rng(0), 0
-    for _ in range(3000):
-        try:
-            noisy = columns(elbo=rng.normal(size=n), log_evidence=rng.normal(size=n))
-            check(noisy, (), (), "posterior")
-        except EvaluationError:
-            refused += 1
-    assert refused <= 1
+def test_few_rows_are_rarely_doubted(n):
+    """A true order in the mean, one that just holds: at most one of 3000 draws is doubted."""
+    rng = np.random.default_rng(0)
+    noisy = (columns(elbo=rng.normal(size=n), log_evidence=rng.normal(size=n)) for _ in range(3000))
+    assert sum(len(list(doubts(table, (), (), "posterior"))) for table in noisy) <= 1
 
 
 def test_lower_bounds_without_an_order_are_no_contradiction():
@@ -385,8 +394,8 @@ def test_lower_bounds_without_an_order_are_no_contradiction():
         log_evidence=[1.0, 2.0, 3.0, 4.0],
         log_evidence_ais=[0.9, 1.9, 2.91, 3.9],
     )
-    check(table, (), (), "defensive")
-    check(table.drop_columns(["log_evidence"]), (), (), "posterior")
+    assert not list(doubts(table, (), (), "defensive"))
+    assert not list(doubts(table.drop_columns(["log_evidence"]), (), (), "posterior"))
     (said,) = short_paths(table)
     assert "annealing path is too short" in said and "`temperatures`" in said
     assert not list(short_paths(columns(elbo=[1.0, 2.0], log_evidence_ais=[1.5, 2.5])))
@@ -632,9 +641,9 @@ def test_a_rate_that_is_not_the_sum_over_its_dimensions_is_an_error():
     each = schema.to_vectors(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     part_of = {"id": [5, 6], "split": ["test"] * 2, "rate_per_dim": each}
     good, bad = (pa.table({**part_of, "rate": [3.0, last]}) for last in (7.0005, 7.002))
-    check(columns(elbo=[1.0] * 4), (), (), "posterior", [good])
+    check(columns(elbo=[1.0] * 4), (), [good])
     with pytest.raises(EvaluationError, match=r"test/rate, id 6: 7.002 is not the sum"):
-        check(columns(elbo=[1.0] * 4), (), (), "posterior", [good, bad])
+        check(columns(elbo=[1.0] * 4), (), [good, bad])
 
 
 def test_row_groups_do_not_depend_on_parts(model, tmp_path, monkeypatch):

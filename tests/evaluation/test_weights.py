@@ -1,10 +1,12 @@
 """Weights that stream by: prefixes, chunks, tails."""
 
+import math
+
 import pytest
 import torch
 
 from vaepipe.evaluation import Weights, decoding, score, summarise_weights
-from vaepipe.evaluation.tail import pareto_k, tail_size
+from vaepipe.evaluation.tail import pareto_k, reliable_below, tail_size
 from vaepipe.evaluation.weights import ladder
 from vaepipe.testing.exact import PPCA
 
@@ -92,7 +94,43 @@ def test_tails_without_a_shape_are_nan_and_one_giant_is_alarming():
     assert pareto_k(torch.randn(4, 2)).isnan().all()
     giant = torch.full((41, 1), -1e4)
     giant[0] = 0.0
-    assert pareto_k(giant).item() > 0.7
+    assert pareto_k(giant).item() == torch.inf
+
+
+def test_ties_at_the_cutoff_are_not_the_tail():
+    """Weights of 3-bit latents: at most eight values, bounded, so the tail is light."""
+    torch.manual_seed(0)
+    values = torch.randn(8, 200)
+    state = torch.multinomial(torch.tensor([0.9, 0.07] + [0.005] * 6), 5000, replacement=True)
+    found = pareto_k(values[state].topk(tail_size(5000) + 1, 0).values)
+    known = found[~found.isnan()]
+    assert len(known) > 20
+    assert known.max() < 10 and (known > 0.7).double().mean() < 0.1
+
+
+def test_each_column_is_fitted_to_its_own_exceedances():
+    """Ties in one column change nothing in another, and the fit is that of the exceedances."""
+    torch.manual_seed(0)
+    smooth = torch.randn(60)
+    tied = torch.cat([smooth.topk(40).values, smooth.topk(40).values[-1:].expand(20)])
+    both = pareto_k(torch.stack([smooth, tied], 1))
+    alone = pareto_k(smooth.topk(40).values)
+    assert torch.allclose(both, torch.stack([pareto_k(smooth), alone]))
+
+
+def test_the_standard_error_of_heavy_tails_is_too_small():
+    """What the documentation says of k-hat above 1/2: two standard errors cover less than 90 %."""
+    torch.manual_seed(0)
+    shape, n = 0.6, 2000
+    w = torch.rand(500, n) ** -shape
+    found = summarise_weights(w.log())
+    covered = (found.value + math.log(1 - shape)).abs() < 2 * found.se
+    assert covered.double().mean() < 0.9
+
+
+@pytest.mark.parametrize(("k", "limit"), [(1, -math.inf), (10, 0), (100, 0.5), (10**4, 0.7)])
+def test_fewer_weights_need_a_lighter_tail(k, limit):
+    assert reliable_below(k) == limit
 
 
 def test_ladders():

@@ -153,9 +153,16 @@ def test_the_gaps_of_a_split_stand_side_by_side():
 
 
 def test_heavy_tails_are_counted():
-    assert bounds.tails({"khat": [0.2, 0.71, float("nan"), 1.5]}) == "2 of 3"
-    assert bounds.tails({"khat": [None]}) is None
-    assert bounds.tails({}) is None
+    khat = [0.2, 0.65, 0.71, float("nan"), float("inf"), None]
+    assert [bounds.tails({"khat": khat}, limit) for limit in (0.7, 0.63)] == ["2 of 4", "3 of 4"]
+    assert bounds.tails({"khat": [None]}, 0.7) is None
+    assert bounds.tails({}, 0.7) is None
+
+
+def test_the_samples_behind_the_evidence_are_known_from_the_summary():
+    summary = {"metric": ["elbo", "log_evidence"], "k": [100.0, 500.0]}
+    assert bounds.samples(summary) == 500
+    assert bounds.samples({"metric": ["log_evidence"]}) == np.inf
 
 
 def test_an_evaluation_shows_its_worst_examples(evaluation, fitted):

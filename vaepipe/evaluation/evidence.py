@@ -49,11 +49,13 @@ class Scores(NamedTuple):
     log_evidence: Tensor
     """log (1/k) sum_i p(x, z_i) / r(z_i | x), z_i ~ r: a lower bound in expectation."""
     log_evidence_se: Tensor
-    """Standard error of `log_evidence` by the delta method."""
+    """Standard error of `log_evidence` by the delta method: too small where `khat` exceeds 1/2, as
+    the weights then have no finite variance."""
     ess: Tensor
     """Effective number of the k samples, (sum w)^2 / sum w^2."""
     khat: Tensor
-    """Pareto shape of the weights' tail; above 0.7 the evidence cannot be trusted. May be NaN."""
+    """Pareto shape of the weights' tail; the evidence cannot be trusted above
+    min(0.7, 1 - 1/log10 k), `vaepipe.evaluation.tail.reliable_below`. May be NaN."""
     w_max: Tensor
     """Largest of the k weights as a share of their sum; near 1 one sample decides it all."""
     at: Mapping[int, Tensor]

@@ -18,7 +18,8 @@ class LogMean(NamedTuple):
     value: Tensor
     """log (1/k) sum_i w_i, nats."""
     se: Tensor
-    """Its standard error by the delta method, nats; NaN, which says unknown, from one weight."""
+    """Its standard error by the delta method, nats; NaN, which says unknown, from one weight. Too
+    small where the weights have no finite variance: a Pareto shape above 1/2."""
     ess: Tensor
     """Effective number of the k samples, (sum w)^2 / sum w^2."""
 
@@ -68,7 +69,7 @@ class Weights:
         return self._noted
 
     def khat(self) -> Tensor:
-        """Pareto shape of the tail of all weights, `[*batch]`; NaN where it has none."""
+        """Pareto shape of the tail of all weights, `[*batch]`; see `pareto_k`."""
         assert self._largest is not None
         return pareto_k(self._largest)
 

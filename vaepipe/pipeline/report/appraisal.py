@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vaepipe.evaluation.tail import reliable_below
 from vaepipe.journal import Journal
 from vaepipe.pipeline.report import bounds, faces, scores, sheets, words
 from vaepipe.pipeline.report.section import Block, Facts, Note, Plot, Section, Table, Worst
@@ -77,9 +78,10 @@ def _worst(found: Worst | None) -> Iterator[Block]:
 
 def _trust(section: Section, summary: Columns, examples: Columns) -> Iterator[Block]:
     """How far the numbers of an evaluation can be off."""
-    heavy = bounds.tails(examples)
+    limit = reliable_below(bounds.samples(summary))
+    heavy = bounds.tails(examples, limit)
     if heavy is not None:
-        yield Facts({f"examples with Pareto k̂ > {bounds.TAIL}": heavy})
+        yield Facts({f"examples with Pareto k̂ > {limit:.2g}": heavy})
     drawn = bounds.k_curve(read(section.path / "k_curve.parquet"))
     if drawn is not None:
         text = "In expectation the bound rises with k towards log p(x); bars: one standard error."

@@ -19,8 +19,6 @@ EVIDENCE, AIS, LOG = "log_evidence", "log_evidence_ais", "log_evidence_k"
 K = re.compile(rf"{LOG}\d+")
 LOWER, UPPER, GAP, SCORED = "bdmc_lower", "bdmc_upper", "bdmc_gap", "bdmc_log_evidence"
 GAPS = (("amort_gap", "amortization"), ("approx_gap", "approximation"))
-TAIL = 0.7
-"""Beyond this shape of the tail importance weights are not to be trusted (Vehtari et al., 2024)."""
 
 
 class Value(NamedTuple):
@@ -110,13 +108,18 @@ def gaps(columns: Columns) -> Figure | None:
     return made
 
 
-def tails(columns: Columns) -> str | None:
-    """How many examples have weights whose tail is too heavy; None where that is not known."""
-    khat = numbers(columns, "khat")
-    known = khat[np.isfinite(khat)]
-    if not len(known):
+def tails(columns: Columns, limit: float) -> str | None:
+    """How many examples have k-hat above `limit`, infinity too; None where that is not known."""
+    known = [v for v in columns.get("khat", ()) if v is not None and not np.isnan(v)]
+    if not known:
         return None
-    return f"{words.number(int((known > TAIL).sum()))} of {words.number(len(known))}"
+    return f"{words.number(sum(v > limit for v in known))} of {words.number(len(known))}"
+
+
+def samples(summary: Columns) -> float:
+    """Samples behind the evidence of an evaluation; infinity where that is not known."""
+    rows = zip(summary.get("metric", ()), numbers(summary, "k"), strict=False)
+    return max((k for metric, k in rows if metric == EVIDENCE and np.isfinite(k)), default=np.inf)
 
 
 def _annealed(examples: Columns) -> list[Value]:

@@ -17,11 +17,11 @@ from vaepipe.data import shards
 from vaepipe.evaluation import Diagnosis, collapse, diagnose
 from vaepipe.evaluation.aggregate import bits_per_dimension
 from vaepipe.evaluation.evidence import ELBO_DRAWS
-from vaepipe.evaluation.tail import UNRELIABLE
+from vaepipe.evaluation.tail import reliable_below
 from vaepipe.evaluation.validation import ACTIVE
 from vaepipe.pipeline.metrics import METRICS
 from vaepipe.pipeline.stages import evaluate_examples
-from vaepipe.pipeline.stages.evaluate_checks import Line, check, short_paths, splits
+from vaepipe.pipeline.stages.evaluate_checks import Line, check, doubts, short_paths, splits
 from vaepipe.pipeline.stages.evaluate_key import KINDS, ROLES, column, view_names
 
 SIMULATED = "simulated"
@@ -45,6 +45,8 @@ MEANS = {
 """Metrics that are the mean of a column of the table of examples, and how they were estimated."""
 SAMPLED = ("ess", "approx_gap")
 """Those that depend on the samples of the evidence."""
+MANY = 0.1
+"""Share of examples with too heavy a tail above which the diagnosis says so."""
 OWN = ("elbo", "log_lik", "rate")
 """Those of q(z | x) itself: from its own draws, where the evidence has another proposal."""
 
@@ -95,7 +97,7 @@ class Found:
 
 
 def write(folder: Path, found: Found) -> None:
-    """Write the tables, once they are known not to contradict each other.
+    """Write the tables, unless they contradict each other whatever was drawn.
 
     Raises:
         EvaluationError: naming the row that cannot be true.
@@ -103,7 +105,7 @@ def write(folder: Path, found: Found) -> None:
     table, dimensions = found.table(), per_dimension(found.rows)
     lines = list(_summary(found, table))
     rates = map(evaluate_examples.rates, found.examples)
-    check(table, lines, found.simulated, found.proposal, rates)
+    check(table, lines, rates)
     evaluate_examples.write(folder / "per_example.parquet", found.examples, _about(found))
     dimensions = dimensions.replace_schema_metadata(_about(found))
     shards.write_table(folder / "per_dimension.parquet", dimensions)
@@ -119,14 +121,30 @@ def flat(summary: pa.Table) -> dict[str, float]:
 
 
 def diagnosis(found: Found) -> Diagnosis:
-    """What is to be said of the latent dimensions of each split or its paths, and what to do."""
+    """Sentences on latent dimensions, heavy tails, short paths and violated orders, by split."""
     table, said = found.table(), Diagnosis([], [])
     means = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
     for split, dimensions in found.dimensions().items():
         each, variances = (dimensions.column(n).to_pylist() for n in ("rate", "variance_of_means"))
         one = diagnose(each, variances, split, means[split])
         said = Diagnosis([*said.alarms, *one.alarms], [*said.notes, *one.notes])
-    return said._replace(alarms=[*said.alarms, *short_paths(table)])
+    lines = list(_summary(found, table))
+    doubted = doubts(table, lines, found.simulated, found.proposal)
+    alarms = [*said.alarms, *_tails(lines), *short_paths(table), *doubted]
+    return said._replace(alarms=alarms)
+
+
+def _tails(lines: Sequence[Line]) -> Iterator[str]:
+    """A sentence for each split in which the evidence of many examples cannot be trusted."""
+    for line in lines:
+        if line.metric == "khat_above_07" and line.value > MANY:
+            limit = reliable_below(line.k or 1)
+            yield (
+                f"{line.split}: for {line.value:.0%} of the examples the Pareto k-hat is above "
+                f"{limit:.2g}, so their log_evidence is too low by an unknown "
+                "amount and their standard errors are too small. Take more samples (`k`), or "
+                "proposal 'defensive' or 'refined'."
+            )
 
 
 def key(found: Found) -> dict[str, Any]:
@@ -231,8 +249,9 @@ def _se(values: np.ndarray) -> float | None:
 def _khat(split: str, rows: pa.Table, k: int) -> Iterator[Line]:
     known = rows.column("khat").drop_null().to_numpy()
     if len(known):
-        above = (known > UNRELIABLE).astype(float)
-        how = f"share of examples whose Pareto k-hat exceeds {UNRELIABLE}"
+        limit = reliable_below(k)
+        above = (known > limit).astype(float)
+        how = f"share of examples whose Pareto k-hat exceeds {limit:.2g}, min(0.7, 1 - 1/log10 k)"
         yield Line(split, "khat_above_07", above.mean(), _se(above), len(above), how, k)
 
 
