@@ -23,6 +23,19 @@ def test_it_names_the_remedies():
         assert option in said
 
 
+def test_a_code_book_is_judged_by_its_codes_and_gets_advice_that_it_can_follow():
+    """Its rate is n log K, whatever the codes say; KL warm-up changes nothing."""
+    idle = {"val/rate": 49.9, "val/active_units": 0.0}
+    book = {**idle, "train/code_perplexity": 1.0, "train/code_share": 1 / 512}
+    said = collapse(book)
+    assert said.startswith("code book collapse: train/code_perplexity is 1, 0.2% of what a batch")
+    assert "restart" in said and "warmup_epochs" not in said
+    part = {**idle, "train/code_perplexity": 40.0, "train/code_share": 40 / 512}
+    assert "is 40, 7.8%" in collapse(part)
+    assert collapse({**part, "train/code_share": 0.4, "train/code_perplexity": 205.0}) is None
+    assert "warmup_epochs" not in collapse(idle) and "code book" in collapse(idle)
+
+
 def test_what_was_not_measured_is_no_sign():
     assert collapse({}) is None
     assert collapse({"val/rate": 3.0}) is None

@@ -11,7 +11,7 @@ from torch import distributed
 from torch.distributions.kl import kl_divergence
 from torch.nn.parallel import DistributedDataParallel
 from vaepipe_vq.codes import AutoregressiveCodes, PointCodes, UniformCodes, nearest, perplexity
-from vaepipe_vq.family import VQ
+from vaepipe_vq.family import VQ, k_means
 from vaepipe_vq.objective import VQObjective
 from vaepipe_vq.priors import AutoregressiveCodesPrior, UniformCodesPrior
 
@@ -22,6 +22,7 @@ from vaepipe.core import (
     DataSpec,
     LatentModel,
     StepContext,
+    WholeBatch,
     build,
     check,
     has_closed_form,
@@ -34,10 +35,12 @@ from vaepipe.likelihoods.bernoulli import BernoulliLikelihood
 from vaepipe.networks.mlp import MLP
 from vaepipe.objectives.elbo import ELBO
 from vaepipe.training import checkpoint, loop
+from vaepipe.training.parts import ONE, Parts, Ranks
 
 DATA = DataSpec((5,), SUPPORTS["boolean"], 100)
 LATENT = (2, 3)
 CTX = StepContext(0, 0.0, 100)
+ALL = WholeBatch()
 
 
 def made(prior=None, **family):
@@ -90,6 +93,7 @@ def test_the_encoder_receives_the_decoders_gradient_exactly(update):
 def test_each_term_of_the_objective_moves_what_it_should(update):
     """Gradients by hand: 2 c (z_e - e) + the decoder's for z_e, 2 (e - z_e) for the book."""
     model, x = made(update=update)
+    model.inference.head.begin(model.inference.features(x))
     before, captured = copy.deepcopy(model.inference.head), []
 
     def keep(module, args):
@@ -181,13 +185,13 @@ def test_the_standard_evaluation_gives_the_bound(prior):
 def test_running_means_are_the_ratio_of_averaged_sums_and_counts():
     """The update that is written for numbers that may vanish equals van den Oord's eqs. 6 to 8."""
     head = VQ(LATENT, codes=4, decay=0.9, restart=0.0)
-    counts, sums = torch.ones(4), head.book.clone()
+    counts, sums = torch.zeros(4), torch.zeros(4, 3)
     for _ in range(20):
         q = head(torch.randn(16, *LATENT))
         chosen = torch.nn.functional.one_hot(q.codes.flatten(), 4).to(sums)
         counts = 0.9 * counts + 0.1 * 4 * chosen.mean(0)
         sums = 0.9 * sums + 0.1 * 4 * chosen.T @ q.features.flatten(0, 1) / len(chosen)
-        head.learn(q)
+        head.learn(q, ALL)
     assert torch.allclose(head.usage, counts) and torch.allclose(head.book, sums / counts[:, None])
 
 
@@ -196,7 +200,7 @@ def test_a_code_that_nobody_takes_stays_finite_forever():
     before = head.book.clone()
     q = head(before[0].expand(4, 1, 2))
     for _ in range(500):
-        head.learn(q)
+        head.learn(q, ALL)
     assert head.book.isfinite().all() and torch.equal(head.book[1:], before[1:])
 
 
@@ -216,7 +220,7 @@ def test_running_means_and_gradients_end_at_the_same_means():
                 optimizer.zero_grad()
                 (points - q.vectors).square().sum(-1).mean().backward()
                 optimizer.step()
-            head.learn(q)
+            head.learn(q, ALL)
         books[update] = head.book.detach()
     centroids = points.reshape(3, 40, 2).mean(1)
     for update, book in books.items():
@@ -244,7 +248,58 @@ def test_dead_codes_are_moved_onto_features(update):
     points = torch.rand(400, 1, 2)
     assert perplexity(head(points).codes, 16) < 2
     for _ in range(60):
-        head.learn(head(points))
+        head.learn(head(points), ALL)
+    assert perplexity(head(points).codes, 16) > 8
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_book_starts_among_the_features_whatever_their_scale(scale, update):
+    """It started at N(0, 1): all features beside it chose one code, for hundreds of steps."""
+    head = VQ((2, 64), codes=32, update=update)
+    features = scale * (3 + torch.randn(200, 2, 64))
+    assert perplexity(head(features).codes, 32) < 32 / 4
+    head.begin(features)
+    assert perplexity(head(features).codes, 32) > 32 / 2
+    before = head.book.detach().clone()
+    head.begin(10 * features)
+    assert torch.equal(head.book, before)
+
+
+def test_a_book_begins_once_in_training_and_not_where_it_was_loaded():
+    learned, fresh = VQ((2, 3), codes=4), VQ((2, 3), codes=4)
+    features = torch.randn(50, 2, 3)
+    learned.begin(features)
+    learned.learn(learned(features), ALL)
+    fresh.begin(features + 5)
+    fresh.load_state_dict(learned.state_dict())
+    fresh.begin(features + 5)
+    assert torch.equal(fresh.book, learned.book)
+    idle = VQ((2, 3), codes=4).eval()
+    before = idle.book.clone()
+    idle.begin(features)
+    assert torch.equal(idle.book, before)
+
+
+def test_k_means_are_closer_to_the_rows_than_rows_are():
+    rows = torch.cat([c + 0.1 * torch.randn(300, 2) for c in (0.0, 5.0, 9.0)])
+
+    def error(centres):
+        return (rows - centres[nearest(centres, rows)]).square().sum(-1).mean()
+
+    centres = k_means(rows, 12)
+    assert error(centres) < 0.7 * error(rows[torch.randperm(900)[:12]])
+    assert k_means(rows[:2], 5).shape == (5, 2)
+
+
+def test_unused_codes_are_revived_from_the_first_steps_on():
+    """Usage counts from nothing, so that a code need not be idle for 299 steps first."""
+    head = VQ((1, 2), codes=16)
+    points = torch.rand(400, 1, 2)
+    with torch.no_grad():
+        head.book.add_(100)
+    for _ in range(3):
+        head.learn(head(points), ALL)
     assert perplexity(head(points).codes, 16) > 8
 
 
@@ -287,12 +342,13 @@ def step(seed=0):
 ADAM = {"type": "adam", "lr": 0.01}
 
 
-def trained(one, optimizers, epochs, rank=0):
+def trained(one, optimizers, epochs, ranks=ONE):
     for epoch in epochs:
-        torch.manual_seed(10 * epoch + rank)
+        torch.manual_seed(10 * epoch + ranks.rank)
         for number in range(5):
             optimizers[0].zero_grad()
-            one(0, torch.rand(16, 5).round(), StepContext(number, 0.0, 100)).surrogate.backward()
+            ctx = StepContext(number, 0.0, 100, Parts(ranks, (16,)).batches()[0])
+            one(0, torch.rand(16, 5).round(), ctx).surrogate.backward()
             optimizers[0].step()
 
 
@@ -321,11 +377,12 @@ def follow(rank, folder):
     for name, head in heads().items():
         torch.manual_seed(rank)
         for batch in torch.load(f"{folder}/features.pt"):
-            head.learn(head(batch.chunk(2)[rank]))
+            half = Parts(Ranks(2, rank), (8,)).batches()[0]
+            head.learn(head(batch.chunk(2)[rank]), half)
         torch.save(head.state_dict(), f"{folder}/{name}-{rank}.pt")
     whole = step()
     parallel = DistributedDataParallel(whole)
-    trained(parallel, loop.optimizers(whole, ADAM), range(2), rank)
+    trained(parallel, loop.optimizers(whole, ADAM), range(2), Ranks(2, rank))
     torch.save(whole.state_dict(), f"{folder}/model-{rank}.pt")
     distributed.destroy_process_group()
 
@@ -352,7 +409,7 @@ def test_two_workers_have_the_book_of_one(tmp_path):
         assert all(torch.equal(one[key], two[key]) for key in one), name
     alone = heads()["averaged"]
     for batch in features:
-        alone.learn(alone(batch))
+        alone.learn(alone(batch), ALL)
     expected = torch.load(tmp_path / "averaged-0.pt")
     for key, value in alone.state_dict().items():
         assert torch.allclose(value, expected[key], atol=1e-12), key

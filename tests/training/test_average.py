@@ -9,8 +9,10 @@ from fits import fit_task
 from runs import COMPUTE, curve, events, fit, killed, same
 from safetensors.torch import load_file
 from torch import nn
+from vaepipe_vq.family import VQ
 
 from vaepipe.compute import jobs, outputs
+from vaepipe.core import WholeBatch
 from vaepipe.evaluation import validate
 from vaepipe.training import bundle, checkpoint
 from vaepipe.training.average import Average
@@ -50,13 +52,34 @@ def test_what_is_not_trained_is_copied_to_the_bit():
     module.bias.requires_grad_(False)
     module.bias.data.normal_()
     average = Average(module, 0.99)
-    module.running_mean.normal_()
     for step in range(5):
         module.weight.data.normal_()
+        module.num_batches_tracked += 1
         average.update(step)
     assert torch.equal(average.module.bias, module.bias)
-    assert torch.equal(average.module.running_mean, module.running_mean)
+    assert torch.equal(average.module.num_batches_tracked, module.num_batches_tracked)
+    assert torch.equal(average.module.running_var, module.running_var)  # it never moved
     assert not torch.equal(average.module.weight, module.weight)
+
+
+def test_a_code_book_is_averaged_with_the_encoder_that_uses_it():
+    """The averaged encoder met the book of the last step."""
+    book = VQ((1, 2), codes=4, restart=0.0).double()
+    layer = nn.Linear(2, 2, bias=False).double()
+    module = nn.ModuleList([layer, book])
+    average, expected = Average(module, 0.8), (layer.weight.detach().clone(), book.book.clone())
+    for step in range(9):
+        with torch.no_grad():
+            layer.weight.normal_()
+        book.learn(book(torch.randn(30, 1, 2).double()), WholeBatch())
+        average.update(step)
+        decay = min(0.8, (1 + step) / (10 + step))
+        now = (layer.weight.detach(), book.book)
+        expected = [decay * a + (1 - decay) * b for a, b in zip(expected, now, strict=True)]
+    for found, value in zip(
+        (average.module[0].weight, average.module[1].book), expected, strict=True
+    ):
+        assert torch.allclose(found, value, rtol=1e-12)
 
 
 def test_averaged_weights_are_validated_and_kept(plain):
@@ -71,7 +94,7 @@ def test_averaged_weights_are_validated_and_kept(plain):
     kept = bundle.load(folder / outputs.MODEL)
     assert all(torch.equal(v, best[f"model.{n}"]) for n, v in kept.model.state_dict().items())
     dataset = plain.data.dataset.build()
-    x = jobs._view(plain, dataset, "val", 60)
+    x = jobs._sample(plain, dataset, "val", 60)
     again = validate(kept.model, x, k=4)["log_evidence"]
     assert again == pytest.approx(curve(plain)[-1]["val/log_evidence"], abs=1e-5)
 

@@ -15,6 +15,17 @@ REMEDY = (
     "'sequence')."
 )
 
+LEAST_SHARE = 0.1
+"""Share of the codes that a batch could use below which a code book is hardly in use."""
+BOOK_REMEDY = (
+    "Lower `optimizer.lr`, let the book follow faster and revive more (`decay: 0.9`, `restart: "
+    "0.2` of family 'vq'), or take a smaller book (`codes`) of shorter vectors (`latent_shape`)."
+)
+SAME_REMEDY = (
+    "The weight of the rate is not the reason: lower `optimizer.lr`, or standardise the data. Of a "
+    "code book it means that one code is in use: lower `decay`, raise `restart`."
+)
+
 IDLE_REMEDY = (
     "`free_bits` or `warmup_epochs` of objective 'elbo', a bound of more samples "
     "(`objective: {type: iwae, k: …}`), or a richer prior (`vamp`)."
@@ -37,10 +48,12 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
 
     It has collapsed if KL(q(z | x) || p(z)) < 0.1 nats per example, or if no latent dimension is
     active (Burda et al., 2016, section 5.2). The phenomenon and the remedies: Bowman et al.
-    (2016), sections 3 and 3.1; free bits: Kingma et al. (2016).
+    (2016), sections 3 and 3.1; free bits: Kingma et al. (2016). A code book has collapsed if less
+    than a tenth of the codes that a batch could use are in use, by their perplexity.
 
     Args:
-        metrics: `<split>/rate` in nats and `<split>/active_units`; what is missing is no sign.
+        metrics: `<split>/rate` in nats and `<split>/active_units`; of code books
+            `train/code_share` and `train/code_perplexity`; what is missing is no sign.
         split: whose.
 
     Example:
@@ -49,6 +62,8 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
         >>> collapse({"val/rate": 0.02, "val/active_units": 1.0})[:56]
         'posterior collapse: val/rate is 0.02 nats, below 0.1; th'
     """
+    if "train/code_share" in metrics:
+        return _unused_book(metrics["train/code_share"], metrics["train/code_perplexity"])
     rate, signs = metrics.get(f"{split}/rate", LEAST_RATE), []
     if rate < LEAST_RATE:
         signs.append(f"{split}/rate is {rate:.2g} nats, below {LEAST_RATE}")
@@ -56,7 +71,18 @@ def collapse(metrics: Mapping[str, float], split: str = "val") -> str | None:
         signs.append("no latent dimension is active")
     if not signs:
         return None
-    return f"posterior collapse: {', and '.join(signs)}; the decoder ignores z. {REMEDY}"
+    remedy = REMEDY if rate < LEAST_RATE else SAME_REMEDY
+    return f"posterior collapse: {', and '.join(signs)}; the decoder ignores z. {remedy}"
+
+
+def _unused_book(share: float, perplexity: float) -> str | None:
+    """What to say of a code book of which little is in use."""
+    if share >= LEAST_SHARE:
+        return None
+    return (
+        f"code book collapse: train/code_perplexity is {perplexity:.3g}, {share:.1%} of what a "
+        f"batch could use (expected at least {LEAST_SHARE:.0%}). {BOOK_REMEDY}"
+    )
 
 
 def diagnose(

@@ -13,12 +13,13 @@ M = TypeVar("M", bound=nn.Module)
 
 @final
 class Average(Generic[M]):
-    """An exponential moving average of a module's trained parameters.
+    """An exponential moving average of what a module learns: trained parameters and buffers.
 
         a_{t+1} = d a_t + (1 - d) w_{t+1},   d = min(decay, (1 + t) / (10 + t))
 
-    The first steps count more than `decay` says, so that the start is soon forgotten. Everything
-    that is not trained is as in the module itself. It depends on the step alone, so a fit that is
+    The first steps count more than `decay` says, so that the start is soon forgotten. Buffers of
+    real numbers (running means, a code book) are averaged with the weights that they belong to;
+    integers are as in the module itself. It depends on the step alone, so a fit that is
     resumed goes on with the same numbers.
 
     Args:
@@ -39,14 +40,17 @@ class Average(Generic[M]):
         self.module: M = copy.deepcopy(module)
         self.decay = decay
         pairs = list(zip(self.module.parameters(), module.parameters(), strict=True))
-        self._averages: list[Tensor] = [mine for mine, theirs in pairs if theirs.requires_grad]
-        self._weights: list[Tensor] = [theirs for _, theirs in pairs if theirs.requires_grad]
-        self._copies = list(zip(self.module.buffers(), module.buffers(), strict=True))
+        pairs = [(mine, theirs) for mine, theirs in pairs if theirs.requires_grad]
+        buffers = list(zip(self.module.buffers(), module.buffers(), strict=True))
+        pairs += [(mine, theirs) for mine, theirs in buffers if theirs.is_floating_point()]
+        self._averages: list[Tensor] = [mine for mine, _ in pairs]
+        self._values: list[Tensor] = [theirs for _, theirs in pairs]
+        self._copies = [pair for pair in buffers if not pair[1].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+        """Take in what the module holds after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)  # pyright: ignore
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)  # pyright: ignore
         for mine, theirs in self._copies:
             mine.copy_(theirs)

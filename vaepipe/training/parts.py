@@ -99,8 +99,9 @@ class PartOfBatch(WholeBatch):
         everything, n = self._answer(mine), len(mine)
         if len(everything) == n:
             return mine
-        scaled = mine.detach() + (len(everything) / n) * (mine - mine.detach())
-        return torch.cat([everything[: self.begin], scaled, everything[self.begin + n :]])
+        if mine.requires_grad:
+            mine = mine.detach() + (len(everything) / n) * (mine - mine.detach())
+        return torch.cat([everything[: self.begin], mine, everything[self.begin + n :]])
 
     def total(self, mine: Tensor) -> Tensor | None:
         """Return the sum over all parts and workers in the last part, else None."""

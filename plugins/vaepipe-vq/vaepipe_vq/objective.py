@@ -31,14 +31,16 @@ class VQObjective(JointObjective):
     Van den Oord, Vinyals and Kavukcuoglu (2017), eq. 3, with sums over positions and dimensions;
     sg stops the gradient, and z_q hands its own to z_e. The second term vanishes where running
     means update the book. `bound` is log p(x | z_q) + log p(z_q) <= log p(x): with a uniform prior
-    log p(x | z_q) - n log K. `terms` also hold the squared distance of z_e to its codes, and the
-    perplexity of the codes of the batch, the same number for all of its examples.
+    log p(x | z_q) - n log K. `terms` also hold the squared distance of z_e to its codes and, the
+    same for all examples of a batch, the perplexity of its codes and its share of the largest that
+    is possible, which is K or the number of codes in the batch.
 
     Args:
         commitment: c, what it costs the features to leave their codes.
     """
 
     needs = Cap.CODES
+    couples = True
     conformance = {
         "latent_shape": (2, 3),
         "family": {"type": "vq", "codes": 4, "update": "gradient", "restart": 0.0},
@@ -52,7 +54,9 @@ class VQObjective(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`; in training mode the book may move."""
         family, p = _family(model), model.p_z()
-        q = family(model.inference.features(x))
+        features = model.inference.features(x)
+        family.begin(features)
+        q = family(features)
         z = q.rsample((1,))
         log_lik, r = model.generator(z).log_prob(x)[0], _per_example(q, p.z, z)
         global_rate = p.global_kl / ctx.num_examples
@@ -60,8 +64,8 @@ class VQObjective(JointObjective):
         cost = pull + self.commitment * _squared(q.features, q.vectors.detach())
         bound = (log_lik - r - global_rate).detach()
         surrogate = (r - log_lik + cost).mean() + global_rate
-        terms = _terms(q, log_lik, r)
-        family.learn(q)  # after everything was computed with the book as it was
+        terms = _terms(q, log_lik, r, ctx.batch.rows(q.codes))
+        family.learn(q, ctx.batch)  # after everything was computed with the book as it was
         return Estimate(bound, surrogate, terms)
 
     def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
@@ -89,8 +93,14 @@ def _squared(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).square().flatten(1).sum(-1)
 
 
-def _terms(q: PointCodes, log_lik: Tensor, r: Tensor) -> dict[str, Tensor]:
-    used = perplexity(q.codes, len(q.book)).to(log_lik)
-    distance = _squared(q.features, q.vectors)
-    terms = {"log_lik": log_lik, "rate": r, "distance": distance, "code_perplexity": used}
+def _terms(q: PointCodes, log_lik: Tensor, r: Tensor, codes: Tensor) -> dict[str, Tensor]:
+    """What is reported of the examples, and of the codes of the whole batch."""
+    used = perplexity(codes, len(q.book)).to(log_lik)
+    terms = {
+        "log_lik": log_lik,
+        "rate": r,
+        "distance": _squared(q.features, q.vectors),
+        "code_perplexity": used,
+        "code_share": used / min(len(q.book), codes.numel()),
+    }
     return {name: value.detach().expand_as(log_lik) for name, value in terms.items()}

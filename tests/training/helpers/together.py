@@ -11,6 +11,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
+from vaepipe_vq.family import VQ
+from vaepipe_vq.objective import VQObjective
+from vaepipe_vq.priors import UniformCodesPrior
 
 from vaepipe.core import (
     SUPPORTS,
@@ -51,6 +54,8 @@ OBJECTIVES = {
     "info_vae": lambda: InfoVAE(kernel="rbf"),
     "wae_mmd": lambda: WAE(),
     "wae_vamp": lambda: WAE(),
+    "vq_ema": lambda: VQObjective(),
+    "vq_gradient": lambda: VQObjective(),
     "reinforce_average": lambda: Reinforce(baseline="average", samples=7),
     "reinforce_learned": lambda: Reinforce(baseline="learned", samples=7),
 }
@@ -94,12 +99,17 @@ def model(name):
     discrete = name.startswith("reinforce")
     head = BernoulliFamily((WIDTH,)) if discrete else DiagonalNormal((WIDTH,))
     prior = BernoulliPrior((WIDTH,), DATA) if discrete else StandardNormal((WIDTH,), DATA)
+    if name.startswith("vq"):
+        head = VQ((1, WIDTH), codes=4, update=name.removeprefix("vq_"), restart=0.0)
+        head.usage.fill_(1.0)  # a book that has begun
+        prior = UniformCodesPrior((1, WIDTH), DATA)
     if name.endswith("vamp"):
         prior = VampPrior((WIDTH,), DATA, components=4)
+    latent = (1, WIDTH) if name.startswith("vq") else (WIDTH,)
     return LatentModel(
         Conditional(MLP((6,), head.feature_shape, hidden=[5]), head, (6,)),
         prior,
-        Conditional(MLP((WIDTH,), (6,), hidden=[5]), BernoulliLikelihood(DATA), (WIDTH,)),
+        Conditional(MLP(latent, (6,), hidden=[5]), BernoulliLikelihood(DATA), latent),
     )
 
 
