@@ -12,13 +12,15 @@ import torch
 
 from vaepipe.compute.latents import Latents
 from vaepipe.compute.local import LocalCompute
-from vaepipe.core import SUPPORTS, DataSpec, Purpose, Stream, build, noise, stream
+from vaepipe.core import SUPPORTS, DataSpec, Purpose, Stream, build, noise, seeded, stream
 from vaepipe.data import schema
+from vaepipe.evaluation import score
 from vaepipe.pipeline import inputs
 from vaepipe.pipeline.stages import evaluate
 from vaepipe.registry import part
 from vaepipe.testing import assert_mean
 from vaepipe.testing.exact import PPCA
+from vaepipe.tracking.pyfunc import Predictor
 from vaepipe.training import bundle
 
 SEED = 3
@@ -31,6 +33,8 @@ EVERYTHING = {
 }
 AGAIN = {
     Purpose.PROPOSAL_MOMENTS: "of one posterior, for the pilot and for the proposal itself",
+    Purpose.MOMENTS: "means of rows are the same wherever they are needed",
+    Purpose.SAMPLES: "the first draws that are kept are those behind log_lik",
     Purpose.GAPS: "common numbers compare an encoder's posterior with the best one",
     Purpose.SIMULATION: "examples are simulated again to be scored",
     Purpose.PROPOSAL_REFINEMENT: "all batches see the same noise, and so do start and result",
@@ -151,8 +155,6 @@ def test_an_evaluation_starts_no_stream_twice(started, model, tmp_path, proposal
         expected |= {Purpose.ELBO}
     if proposal == "refined":
         expected |= {Purpose.PROPOSAL_REFINEMENT, Purpose.PROPOSAL_PILOT}
-    if Purpose.MOMENTS in used:  # the posterior has no closed form
-        expected |= {Purpose.MOMENTS, Purpose.NEIGHBOURS}
     assert expected <= used, expected - used
 
 
@@ -171,6 +173,30 @@ def test_an_encoding_starts_no_stream_twice(started, model):
     assert torch.equal(torch.get_rng_state(), before)
     wanted = {Purpose.SAMPLES, Purpose.SIR_CANDIDATES, Purpose.SIR_CHOICE, Purpose.REFINEMENT}
     assert wanted <= purposes(started)
+
+
+def test_moments_are_the_same_in_every_command(model):
+    """Whatever else is asked for: of 256 draws, as documented."""
+    opened, x, ids = bundle.load(model).model, torch.randn(6, 4), np.arange(6)
+    plain = latents(opened, x, seed=SEED)
+    for more in ({"samples": 40}, {"extras": ["elbo"]}, {"sir": 5}):
+        found = latents(opened, x, seed=SEED, **more)
+        assert all(found[name].equals(plain[name]) for name in ("mean", "scale", "rate"))
+    both = [latents(opened, x, seed=SEED, extras=["elbo"], samples=n) for n in (0, 40)]
+    assert both[0]["elbo"].equals(both[1]["elbo"])
+    encoded = np.array(plain["mean"].to_pylist())
+    for k in (5, 700):
+        scored = score(opened, x, ids, k=k, seed=SEED)
+        np.testing.assert_allclose(scored.mean, encoded, atol=1e-6)
+        np.testing.assert_allclose(scored.scale, plain["scale"].to_pylist(), atol=1e-6)
+    served = Predictor(model)
+    for k in (1, 40):
+        x_served = served.predict(x.numpy(), {"output": "mean", "seed": SEED, "k": k})
+        np.testing.assert_allclose(x_served, encoded, atol=1e-6)
+    with torch.no_grad(), seeded(stream(SEED, Purpose.SAMPLES)):
+        z = opened.inference(x).sample((20_000,))
+    gap = (torch.tensor(encoded) - z.mean(0)) / z.std(0)
+    assert gap.abs().max() < 5 / 16
 
 
 @pytest.mark.parametrize("k", [2, 5, 10])

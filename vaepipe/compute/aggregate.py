@@ -13,8 +13,7 @@ from torch import Tensor
 from vaepipe.compute.latents import codes_of
 from vaepipe.core import Cap, LatentModel, OwnDraws, Purpose, provided, stream
 from vaepipe.evaluation import aggregate
-from vaepipe.evaluation.moments import has_moments
-from vaepipe.evaluation.proposals import MOMENT_DRAWS, row_draws
+from vaepipe.evaluation.proposals import row_moments
 
 FEATURES_AT_ONCE = 64
 """Examples that are encoded together, whatever the batches of the user."""
@@ -76,8 +75,7 @@ def _codes(model: LatentModel, h: Tensor) -> Iterator[Line]:
 def _neighbours(
     model: LatentModel, h: Tensor, ids: Sequence[int], labels: Sequence[Any], seed: int
 ) -> Line:
-    q, own = model.inference.head(h), stream(seed, Purpose.NEIGHBOURS)
-    means = q.mean if has_moments(q) else row_draws(model, h, ids, MOMENT_DRAWS, own)[1].mean(0)
+    means = row_moments(model, h, ids, stream(seed, Purpose.MOMENTS)).mean
     agree = aggregate.neighbours_agree(means.flatten(1), labels)
     k = min(aggregate.NEIGHBOURS, len(h) - 1)
     text = f"{k} nearest neighbours of posterior means, leave-one-out among {len(h)}"

@@ -21,13 +21,12 @@ from vaepipe.core import (
     row_uniform,
     stream,
 )
-from vaepipe.core.row_noise import NoRowNoiseError, row_sample
 from vaepipe.data import schema
-from vaepipe.evaluation.evidence import log_likelihood, over_draws, row_draws
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.evaluation.evidence import log_likelihood, over_draws
+from vaepipe.evaluation.proposals import batch_draws, row_moments
 
 DRAWS = 16
-"""Samples behind a moment or a rate that has no closed form."""
+"""Samples behind `log_lik`, `elbo` and a rate that has no closed form, however many are kept."""
 VALUES_AT_ONCE = 2**21
 """Values of draws that are held at the same time."""
 
@@ -54,8 +53,9 @@ class Latents:
     def columns(self, x: Tensor, ids: np.ndarray) -> dict[str, pa.Array]:
         """`mean` and `scale`, or `codes`; `rate`; and what else was asked for.
 
-        Rows are taken a few at a time where there are many draws of each, so that memory is
-        bounded.
+        Moments without a closed form come from 256 draws as in every command, `log_lik`, `elbo` and
+        a rate without one from 16: none of them depends on what else is asked for. Rows are taken a
+        few at a time where there are many draws of each, so that memory is bounded.
         """
         most = max(1, VALUES_AT_ONCE // max(1, self._draws_a_row * math.prod(self.latent_shape)))
         parts = [
@@ -68,20 +68,20 @@ class Latents:
 
     @property
     def _draws_a_row(self) -> int:
-        hidden = DRAWS if self.options["extras"] else 0
-        return max(self.samples, hidden, int(self.options["sir"]))
+        return max(self.samples, DRAWS, int(self.options["sir"]))
 
     def _columns(self, x: Tensor, ids: np.ndarray) -> dict[str, pa.Array]:
         h = self._features(x)
         q, p = self.model.inference.head(h), self.model.p_z().z
         codes = codes_of(q)
-        closed = has_closed_form(q, p) and (codes is not None or has_moments(q))
-        q, z = self._draws(q, h, ids, closed=closed)
-        found = _moments(q, z) if codes is None else {"codes": _vectors(codes)}
-        r = over_draws(rate(q, p, _some(q) if z is None else z), 1)
-        found["rate"] = _column(r)
-        if z is not None:
-            found |= self._extras(x, z, r)
+        found = self._moments(h, ids) if codes is None else {"codes": _vectors(codes)}
+        z = _some(q)
+        if self.options["extras"] or not has_closed_form(q, p):
+            q, z = self._drawn(h, ids, DRAWS, Purpose.SAMPLES)
+        r = over_draws(rate(q, p, z), 1)
+        found |= {"rate": _column(r), **self._extras(x, z, r)}
+        if self.samples:
+            _, z = self._drawn(h, ids, self.samples, Purpose.SAMPLES)
             found |= {f"sample_{i}": _vectors(z[i]) for i in range(self.samples)}
         if self.options["sir"]:
             found["sir"] = _vectors(self._resampled(x, h, p, ids))
@@ -96,25 +96,15 @@ class Latents:
         own = stream(self.seed, Purpose.REFINEMENT)
         return refine(self.model, x, h, steps=steps, noise=own) if steps else h
 
-    def _draws(
-        self, q: Distribution, h: Tensor, ids: np.ndarray, *, closed: bool
-    ) -> tuple[Distribution, Tensor | None]:
-        """Samples, where something that was asked for needs them, and the q that made them."""
-        hidden = DRAWS if self.options["extras"] or not closed else 0
-        wanted = max(self.samples, hidden)
-        if not wanted:
-            return q, None
-        return self._drawn(h, ids, wanted, Purpose.SAMPLES)
+    def _moments(self, h: Tensor, ids: np.ndarray) -> dict[str, pa.Array]:
+        own = stream(self.seed, Purpose.MOMENTS)
+        mean, scale = row_moments(self.model, h, ids.tolist(), own).like(h)
+        return {"mean": _vectors(mean), "scale": _vectors(scale)}
 
     def _drawn(
         self, h: Tensor, ids: np.ndarray, k: int, purpose: Purpose
     ) -> tuple[Distribution, Tensor]:
-        """k draws of each row, seeded by its id: of all rows at once where q allows it."""
-        q, own = self.model.inference.head(h), stream(self.seed, purpose)
-        try:
-            return q, row_sample(q, torch.from_numpy(ids).to(h.device), k, own)
-        except NoRowNoiseError:
-            return row_draws(self.model, h, ids.tolist(), k, own)
+        return batch_draws(self.model, h, ids.tolist(), k, stream(self.seed, purpose))
 
     def _extras(self, x: Tensor, z: Tensor, r: Tensor) -> dict[str, pa.Array]:
         wanted: Sequence[str] = self.options["extras"]
@@ -154,11 +144,6 @@ def codes_of(q: Distribution) -> Tensor | None:
     kind = getattr(q.support, "base_constraint", q.support)
     hot = isinstance(kind, type(constraints.one_hot))
     return (mode.argmax(-1) if hot else mode).reshape(len(mode), -1)
-
-
-def _moments(q: Distribution, z: Tensor | None) -> dict[str, pa.Array]:
-    mean, scale = moments(q, z)
-    return {"mean": _vectors(mean), "scale": _vectors(scale)}
 
 
 def _some(q: Distribution) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from vaepipe.core import Purpose, seeded, stream
 from vaepipe.data import schema, shards
-from vaepipe.evaluation.moments import has_moments, moments
+from vaepipe.evaluation.moments import sampled_moments
 from vaepipe.training.loop import Step
 
 FOLDER = "snapshots"
-ROWS, FRAMES, DRAWS = 500, 16, 16
+ROWS, FRAMES = 500, 16
 VALUES = 2**16
 """Numbers in one file at most; latents so large that few rows fit are not kept."""
 FEWEST = 50
@@ -79,8 +79,7 @@ class Snapshots:
 
     def _means(self, step: Step) -> np.ndarray:
         q = step.model.inference.head(step.objective.features(step.model, self.x))
-        mean = moments(q, None if has_moments(q) else q.sample((DRAWS,)))[0]
-        return mean.float().cpu().numpy()
+        return sampled_moments(q).mean.float().cpu().numpy()
 
     def _write(self, epoch: int, mean: np.ndarray) -> None:
         field = schema.vector_field("mean", pa.float32(), mean.shape[1:])

@@ -22,6 +22,8 @@ from vaepipe.core.gradients import scale_gradient as scale_gradient
 from vaepipe.core.implicit import through_mixture as through_mixture
 from vaepipe.core.mixture import Mixture as Mixture
 from vaepipe.core.mixture import log_prob_each as log_prob_each
+from vaepipe.core.model import DRAWS_AT_ONCE as DRAWS_AT_ONCE
+from vaepipe.core.model import MOMENT_DRAWS as MOMENT_DRAWS
 from vaepipe.core.model import LatentModel as LatentModel
 from vaepipe.core.model import centre as centre
 from vaepipe.core.noise import by_row as by_row

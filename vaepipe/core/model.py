@@ -11,8 +11,9 @@ from torch.distributions import Distribution, Independent
 from vaepipe.core.conditional import Conditional
 from vaepipe.core.prior import Prior, PriorDraw
 
-DRAWS = 32
-"""Samples behind a mean that a type of distribution does not define."""
+MOMENT_DRAWS, DRAWS_AT_ONCE = 256, 16
+"""Samples of q(z | x) behind a mean or a standard deviation that has no closed form, in every
+command; how many of them are held at the same time."""
 
 
 @final
@@ -53,16 +54,16 @@ class LatentModel(nn.Module):
         return self.generator(centre(self.inference(x)))
 
 
-def centre(q: Distribution, draws: int = DRAWS) -> Tensor:
+def centre(q: Distribution) -> Tensor:
     """One latent that stands for q(z | x), among those that a decoder was trained on.
 
-    The mean where the type of q defines one, else the mean of draws (flows, stochastic layers,
-    concrete codes). Of discrete latents the mode: their mean, such as half a bit, is no latent; a
-    bit that is as likely 0 as 1 counts as 0, as in stored codes.
+    The mean where the type of q defines one, else the mean of 256 draws (flows, stochastic layers,
+    concrete codes), which the global random state decides. Of discrete latents the mode: their
+    mean, such as half a bit, is no latent; a bit that is as likely 0 as 1 counts as 0, as in stored
+    codes.
 
     Args:
         q: a distribution of batch shape `[*batch]`.
-        draws: how many, where they are needed; the global random state decides them.
 
     Returns:
         `[*batch, *latent]`.
@@ -76,7 +77,10 @@ def centre(q: Distribution, draws: int = DRAWS) -> Tensor:
     """
     if _is_discrete(q) and _defines(q, "mode"):
         return q.mode.nan_to_num(0.0)  # torch's mode of a fair bit is NaN
-    return q.mean if _defines(q, "mean") else q.sample((draws,)).mean(0)
+    if _defines(q, "mean"):
+        return q.mean
+    parts = range(MOMENT_DRAWS // DRAWS_AT_ONCE)
+    return torch.stack([q.sample((DRAWS_AT_ONCE,)).mean(0) for _ in parts]).mean(0)
 
 
 def _is_discrete(q: Distribution) -> bool:

@@ -111,7 +111,7 @@ def id_tensor(ids: Iterable[int], device: torch.device | str = "cpu") -> Tensor:
         >>> id_tensor([1, 2**64 - 1])
         tensor([ 1, -1])
     """
-    return torch.tensor([_signed(i % 2**64) for i in ids], dtype=torch.int64, device=device)
+    return torch.tensor([_signed(int(i) % 2**64) for i in ids], dtype=torch.int64, device=device)
 
 
 def row_uniform(stream: Stream, ids: Tensor, shape: Shape) -> Tensor:

@@ -55,7 +55,6 @@ class Purpose(enum.StrEnum):
     SIMULATED_EVIDENCE = "evidence of simulated examples"
     SIMULATED_ANNEALING = "annealing of simulated examples"
     SURGERY = "elbo surgery"
-    NEIGHBOURS = "means of neighbours"
     PROBE = "kind of the latents"
     # Latents and examples of a model
     SAMPLES = "posterior samples"

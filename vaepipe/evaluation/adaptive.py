@@ -72,7 +72,8 @@ def refined(
     """
     best = refined_features(model, x, h, steps, stream(seed, Purpose.PROPOSAL_REFINEMENT))
     start = defensive(model, best, ids, seed, _PILOT_SHARES, Purpose.PROPOSAL_PILOT)
-    mean, scale = row_moments(model, best, ids, stream(seed, Purpose.PROPOSAL_MOMENTS))
+    moments = row_moments(model, best, ids, stream(seed, Purpose.PROPOSAL_MOMENTS))
+    mean, scale = moments.like(best)
     if mean[0].numel() > KERNEL_DIMS or len(start.makers) < 3:
         return defensive(model, best, ids, seed)
     fit = _learn(model, x, start, mean, scale)

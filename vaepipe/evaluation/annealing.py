@@ -180,7 +180,7 @@ class _Paths:
         _check(model)
         with torch.no_grad():
             h = model.inference.features(x)
-            mean, scale = row_moments(model, h, ids, stream.at("start"))
+            mean, scale = row_moments(model, h, ids, stream.at("start")).like(h)
             start = normals(mean, _WIDER * scale)
             return cls(model, x, start, id_tensor(ids, x.device), path, stream)
 

@@ -29,6 +29,7 @@ from vaepipe.evaluation.proposals import (
     ProposalName,
     defensive,
     pages,
+    row_moments,
 )
 from vaepipe.evaluation.proposals import row_draws as row_draws
 from vaepipe.evaluation.weights import LogMean, Weights, ladder
@@ -166,7 +167,8 @@ def _block(
 ) -> Scores:
     """Rows that are evaluated together."""
     h = model.inference.features(x)
-    weights, parts = Weights(ks), _Parts(model, x, h)
+    moments = row_moments(model, h, ids, stream(seed, Purpose.MOMENTS))
+    weights, parts = Weights(ks), _Parts(model, x, moments)
     if name == "posterior":
         _plain(model, x, h, ids, seed, weights, parts)
     else:
@@ -174,10 +176,6 @@ def _block(
         _weigh(model, x, mixture, weights)
         q, z = row_draws(model, h, ids, ELBO_DRAWS, stream(seed, Purpose.ELBO))
         parts.add(q, z, log_likelihood(model, x, z))
-    if parts.moments.wanted:
-        own = stream(seed, Purpose.MOMENTS)
-        _, z = row_draws(model, h, ids, parts.moments.wanted, own)
-        parts.moments.add(z)
     return _scores(weights, parts, squared_error(model, x, parts.centre.to(h.dtype)))
 
 
@@ -244,10 +242,10 @@ def _scores(weights: Weights, parts: _Parts, recon_mse: Tensor) -> Scores:
 class _Parts:
     """Sums over draws of q(z | x), for what has no closed form."""
 
-    def __init__(self, model: LatentModel, x: Tensor, h: Tensor) -> None:
+    def __init__(self, model: LatentModel, x: Tensor, moments: Moments) -> None:
         self.p, self.batch = model.p_z().z, len(x)
-        self.q = model.inference.head(h)
-        self.closed, self.moments = has_closed_form(self.q, self.p), Moments(self.q)
+        self.q, self.moments = moments.q, moments
+        self.closed = has_closed_form(self.q, self.p)
         self.count = 0
         self.sums: dict[str, Tensor] = {}
 
@@ -257,7 +255,6 @@ class _Parts:
         self._sum("log_lik", log_lik)
         if not self.closed:
             self._sum("rate", rate(q, self.p, z))
-        self.moments.add(z)
         each = rate_per_dimension(q, self.p, z)
         if each is not None:
             self._sum("each", each if each.dim() == z.dim() else each.expand_as(z))

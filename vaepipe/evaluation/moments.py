@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-DRAWS = 256
-"""Samples of q(z | x), at least, behind a mean that has no closed form and is compared over x."""
+from vaepipe.core import DRAWS_AT_ONCE, MOMENT_DRAWS
 
 
 def has_moments(q: Distribution) -> bool:
@@ -21,17 +20,12 @@ def has_moments(q: Distribution) -> bool:
     return cls.mean is not Distribution.mean and cls.variance is not Distribution.variance
 
 
-def moments(q: Distribution, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[batch, *latent]`, from samples `[k, batch, *latent]` if needed.
-
-    Raises:
-        ValueError: the moments have no closed form and no samples were given.
-    """
-    if has_moments(q):
-        return q.mean, q.stddev
-    if z is None:
-        raise ValueError(f"{type(q).__name__} has no closed-form moments: give samples.")
-    return z.mean(0), z.std(0)
+def sampled_moments(q: Distribution) -> Moments:
+    """Return the moments of q, from 256 draws of torch's generators where it has no closed form."""
+    moments = Moments(q)
+    while moments.wanted:
+        moments.add(q.sample(torch.Size((min(moments.wanted, DRAWS_AT_ONCE),))))
+    return moments
 
 
 @final
@@ -61,7 +55,11 @@ class Moments:
     @property
     def wanted(self) -> int:
         """How many more draws are needed before means may be compared over examples."""
-        return 0 if self.known else max(0, DRAWS - self.count)
+        return 0 if self.known else max(0, MOMENT_DRAWS - self.count)
+
+    def like(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation in the precision of `h`."""
+        return self.mean.to(h.dtype), self.scale.to(h.dtype)
 
     @property
     def mean(self) -> Tensor:

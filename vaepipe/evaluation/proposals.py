@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
 from vaepipe.core import (
+    DRAWS_AT_ONCE,
     Cap,
     LatentModel,
     Mixture,
@@ -21,8 +22,10 @@ from vaepipe.core import (
     refine,
     stream,
 )
+from vaepipe.core.noise import id_tensor
+from vaepipe.core.row_noise import NoRowNoiseError, row_sample
 from vaepipe.errors import CompatibilityError
-from vaepipe.evaluation.moments import has_moments
+from vaepipe.evaluation.moments import Moments
 
 ProposalName = Literal["posterior", "defensive", "refined"]
 PAGE = 512
@@ -31,8 +34,6 @@ SHARES = (0.5, 0.3, 0.2)
 """Weights of q, of q widened, and of the prior."""
 WIDER = 3.0
 """Standard deviations of the widened component, in those of q."""
-MOMENT_DRAWS = 64
-"""Samples behind the moments of a posterior that has none in closed form."""
 REFINE_STEPS = 50
 _CHECKS = 64
 """Draws by which a refined posterior has to show that it is better."""
@@ -76,6 +77,18 @@ def row_draws(
         return part, part.sample(torch.Size((k,)))
 
     return q, join_draws(q, by_row(one, ids, stream, h.device), dim=1)
+
+
+@torch.no_grad()
+def batch_draws(
+    model: LatentModel, h: Tensor, ids: Sequence[int], k: int, stream: Stream
+) -> tuple[Distribution, Tensor]:
+    """As `row_draws`, of all rows at once where q allows it (`row_sample`): other draws, faster."""
+    q = model.inference.head(h)
+    try:
+        return q, row_sample(q, id_tensor(ids, h.device), k, stream)
+    except NoRowNoiseError:
+        return row_draws(model, h, ids, k, stream)
 
 
 @final
@@ -144,7 +157,7 @@ def defensive(
     weights = [shares[0], shares[2]]
     if is_real(head(h)) and is_real(p):
         moments = row_moments(model, h, ids, stream(seed, Purpose.PROPOSAL_MOMENTS))
-        wide = _normal(*moments, WIDER)
+        wide = _normal(*moments.like(h), WIDER)
         makers.insert(1, wide)
         weights.insert(1, shares[1])
     total = torch.tensor(weights, device=h.device) / sum(weights)
@@ -167,15 +180,20 @@ def refined_features(model: LatentModel, x: Tensor, h: Tensor, steps: int, noise
     return refine(model, x, h, steps=steps, noise=noise, checks=_CHECKS)
 
 
-def row_moments(
-    model: LatentModel, h: Tensor, ids: Sequence[int], stream: Stream
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z | x), `[batch, *latent]`, from draws if needed."""
-    q = model.inference.head(h)
-    if has_moments(q):
-        return q.mean, q.stddev
-    _, z = row_draws(model, h, ids, MOMENT_DRAWS, stream)
-    return z.mean(0), z.std(0)
+@torch.no_grad()
+def row_moments(model: LatentModel, h: Tensor, ids: Sequence[int], stream: Stream) -> Moments:
+    """Return the moments of q(z | x) of each row.
+
+    Where they have no closed form they come from 256 draws, which the stream and the row's id alone
+    decide: with `stream(seed, Purpose.MOMENTS)` they are the same in every command. A few draws are
+    held at a time.
+    """
+    moments, page = Moments(model.inference.head(h)), 0
+    while moments.wanted:
+        count = min(moments.wanted, DRAWS_AT_ONCE)
+        moments.add(batch_draws(model, h, ids, count, stream.at(page))[1])
+        page += 1
+    return moments
 
 
 def is_real(d: Distribution) -> bool:

@@ -18,7 +18,8 @@ from vaepipe.core import LatentModel, Purpose, seeded, stream
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import UserError, did_you_mean
 from vaepipe.evaluation.evidence import row_draws, score
-from vaepipe.evaluation.moments import has_moments, moments, typical
+from vaepipe.evaluation.moments import typical
+from vaepipe.evaluation.proposals import row_moments
 from vaepipe.training import bundle
 
 DEFAULTS: Mapping[str, tuple[str, Any]] = {
@@ -61,7 +62,7 @@ class Predictor:
                 levels, say); the row number seeds what is random, together with `seed`.
             params: `output`, one of mean, scale, sample (`[n, d]`), recon (`[n, D]`), elbo,
                 log_lik, rate, log_evidence (`[n]`, nats); `seed`; `k`, samples of the posterior
-                where there is no closed form.
+                behind a score without a closed form.
 
         Raises:
             UserError: an unknown output, or rows of another size.
@@ -99,9 +100,7 @@ def _moments(
     model: LatentModel, x: Tensor, ids: list[int], k: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     h = model.inference.features(x)
-    q = model.inference.head(h)
-    own = stream(seed, Purpose.MOMENTS)
-    return moments(q, None if has_moments(q) else row_draws(model, h, ids, k, own)[1])
+    return row_moments(model, h, ids, stream(seed, Purpose.MOMENTS)).like(h)
 
 
 def _mean(*args: Any) -> Tensor:
