@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -38,12 +38,15 @@ class Flow(OwnDraws):
         log q(z) = log N(e; 0, I) - sum_t log |det df_t/du_{t-1}|,   u_0 = e
 
     Rezende and Mohamed (2015), eq. 7. A draw has its density at hand; any other z is taken back
-    through the inverses of the steps.
+    through the inverses of the steps. A step may bring values together a thousandfold, and its
+    inverse enlarges every rounding as much: where there is an `exact`, inverses are computed in
+    float64.
 
     Args:
         steps: f_1 ... f_T.
         like: a tensor `[*batch, d]` whose shape, type and device e takes.
         event_shape: shape of z; its size is d.
+        exact: makes the same steps in float64.
 
     Example:
         >>> loc = torch.ones(5, 6)
@@ -55,8 +58,14 @@ class Flow(OwnDraws):
 
     arg_constraints = {}  # pyright: ignore[reportAssignmentType]
 
-    def __init__(self, steps: Sequence[Step], like: Tensor, event_shape: Shape) -> None:
-        self.steps = tuple(steps)
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        like: Tensor,
+        event_shape: Shape,
+        exact: Callable[[], Sequence[Step]] | None = None,
+    ) -> None:
+        self.steps, self.exact = tuple(steps), exact
         self.like = like
         super().__init__(like.shape[:-1], Size(event_shape), validate_args=False)
 
@@ -80,11 +89,9 @@ class Flow(OwnDraws):
         lead = value.shape[: value.ndim - len(self.event_shape)]
         z = value.reshape(*lead, self.like.shape[-1])
         z = z.expand(torch.broadcast_shapes(z.shape, self.like.shape))
-        log_dets = []
-        for step in reversed(self.steps):
-            z, log_det = step.inverse(z)
-            log_dets.append(log_det)
-        return _log_normal(z) - sum(log_dets)
+        if self.exact is None:
+            return _log_density(self.steps, z)
+        return _log_density(self.exact(), z.double()).to(value.dtype)
 
 
 @final
@@ -114,6 +121,20 @@ class Reverse(Step):
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same."""
         return self.forward(z)
+
+
+def _log_density(steps: Sequence[Step], z: Tensor) -> Tensor:
+    """log q(z) through the inverses, for vectors `[*lead, *batch, d]`."""
+    log_dets = []
+    for step in reversed(steps):
+        z, log_det = step.inverse(z)
+        log_dets.append(log_det)
+    return _log_normal(z) - sum(log_dets)
+
+
+def doubled(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parameters of a network in float64."""
+    return {name: value.double() for name, value in parameters.items()}
 
 
 def _log_normal(e: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated, final
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vaepipe.core import Cap, Family, Shape, positive
-from vaepipe_flows.flow import Affine, Flow, Reverse, Step
+from vaepipe_flows.flow import Affine, Flow, Reverse, Step, doubled
 from vaepipe_flows.made import MADE
 from vaepipe_flows.solve import Function, fixed_point
 
@@ -66,11 +68,16 @@ class InverseAutoregressive(Family):
 
     def forward(self, h: Tensor) -> Flow:
         """q(z | h) for features `h` `[*batch, 2 d + context]`."""
+        present = [dict(net.named_parameters()) for net in self.nets]
+        loc, exact = h[..., : self.d], lambda: self._steps(h.double(), map(doubled, present))
+        return Flow(self._steps(h, present), loc, self.latent_shape, exact)
+
+    def _steps(self, h: Tensor, parameters: Iterable[Mapping[str, Tensor]]) -> list[Step]:
         loc, raw, c = h.split([self.d, self.d, h.shape[-1] - 2 * self.d], -1)
         steps: list[Step] = [Affine(loc, positive(raw))]
-        for net in self.nets:
-            steps += [Gated(net(c)), Reverse()]
-        return Flow(steps, loc, self.latent_shape)
+        for net, own in zip(self.nets, parameters, strict=True):
+            steps += [Gated(functional_call(net, dict(own), (c,))), Reverse()]
+        return steps
 
 
 @final

@@ -50,11 +50,14 @@ class Planar(Family):
 
     def forward(self, h: Tensor) -> Flow:
         """q(z | h) for features `h` `[*batch, 2 d + T (2 d + 1)]`."""
+        loc, exact = h[..., : self.d], lambda: self._steps(h.double())
+        return Flow(self._steps(h), loc, self.latent_shape, exact)
+
+    def _steps(self, h: Tensor) -> list[Step]:
         d = self.d
         loc, raw, rest = h.split([d, d, h.shape[-1] - 2 * d], -1)
         each = rest.unflatten(-1, (self.steps, 2 * d + 1)).unbind(-2)
-        pushes = [Push(*step.split([d, d, 1], -1)) for step in each]
-        return Flow([Affine(loc, positive(raw)), *pushes], loc, self.latent_shape)
+        return [Affine(loc, positive(raw)), *(Push(*step.split([d, d, 1], -1)) for step in each)]
 
 
 @final

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from vaepipe.core import Cap, Family, Shape, positive
-from vaepipe_flows.flow import Affine, Flow, Step
+from vaepipe_flows.flow import Affine, Flow, Step, doubled
 
 SLOPE = 0.02
 """Least slope of a spline. Much flatter pieces lose their slope's sign to rounding in float32."""
@@ -71,7 +71,8 @@ class SplineCoupling(Family):
         """q(z | h) for features `h` `[*batch, 2 d + context]`."""
         loc, raw, c = h.split([self.d, self.d, h.shape[-1] - 2 * self.d], -1)
         bent = ZukoStep(self.runner, c if c.shape[-1] else None)
-        return Flow([bent, Affine(loc, positive(raw))], loc, self.latent_shape)
+        exact = lambda: [bent.double(), Affine(loc.double(), positive(raw.double()))]  # noqa: E731
+        return Flow([bent, Affine(loc, positive(raw))], loc, self.latent_shape, exact)
 
 
 @final
@@ -104,6 +105,13 @@ class ZukoStep(Step):
     def __init__(self, runner: Runner, c: Tensor | None, *, density: bool = False) -> None:
         self.runner, self.c, self.density = runner, c, density
         self.parameters: dict[str, Tensor] = dict(runner.named_parameters())
+
+    def double(self) -> ZukoStep:
+        """The same step in float64."""
+        c = None if self.c is None else self.c.double()
+        step = ZukoStep(self.runner, c, density=self.density)
+        step.parameters = doubled(self.parameters)
+        return step
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """z and its log-determinant."""

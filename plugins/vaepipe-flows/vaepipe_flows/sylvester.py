@@ -68,10 +68,14 @@ class Sylvester(Family):
 
     def forward(self, h: Tensor) -> Flow:
         """q(z | h) for features `h` `[*batch, *feature_shape]`."""
+        loc, exact = h[..., : self.d], lambda: self._steps(h.double())
+        return Flow(self._steps(h), loc, self.latent_shape, exact)
+
+    def _steps(self, h: Tensor) -> list[Step]:
         d = self.d
         loc, raw, rest = h.split([d, d, h.shape[-1] - 2 * d], -1)
         each = rest.unflatten(-1, (self.steps, -1)).unbind(-2)
-        return Flow([Affine(loc, positive(raw)), *map(self._step, each)], loc, self.latent_shape)
+        return [Affine(loc, positive(raw)), *map(self._step, each)]
 
     def _step(self, h: Tensor) -> Step:
         v, r_diagonal, r_above, s_diagonal, s_above, b = h.split(self.sizes, -1)
