@@ -120,10 +120,10 @@ def test_a_predicted_scale_is_a_feature(kind, law):
     head = kind(REALS, scale="per_example")
     h, x = torch.randn(5, 2, 4), torch.randn(5, 4)
     p = head(h)
-    expected = law(h[:, 0].numpy(force=True), p.base_dist.scale.numpy(force=True))
+    expected = law(h[:, 0].numpy(force=True), p.base_dist.each.scale.numpy(force=True))
     log_prob = torch.as_tensor(expected.logpdf(x.numpy(force=True)).sum(-1))
     assert torch.allclose(p.log_prob(x), log_prob.to(x))
-    assert torch.allclose(head(torch.zeros(2, 4)).base_dist.scale, torch.ones(4), atol=2e-3)
+    assert torch.allclose(head(torch.zeros(2, 4)).base_dist.each.scale, torch.ones(4), atol=2e-3)
     assert not list(head.parameters())
 
 
@@ -133,7 +133,7 @@ def test_a_learned_scale_has_a_floor_that_it_can_leave(kind):
     head = kind(REALS, scale="per_dimension")
     torch.nn.init.constant_(head.log_scale, -50.0)
     p = head(torch.zeros(4))
-    assert torch.allclose(p.base_dist.scale, torch.tensor(1e-3))
+    assert torch.allclose(p.base_dist.each.scale, torch.tensor(1e-3))
     p.log_prob(torch.ones(4)).backward()
     assert (head.log_scale.grad > 0).all()
 

@@ -54,6 +54,7 @@ from vaepipe.core.scales import raw_of as raw_of
 from vaepipe.core.spec import SUPPORTS as SUPPORTS
 from vaepipe.core.spec import Cap as Cap
 from vaepipe.core.spec import DataSpec as DataSpec
+from vaepipe.core.spec import Moments as Moments
 from vaepipe.core.spec import Part as Part
 from vaepipe.core.spec import Shape as Shape
 from vaepipe.core.spec import categories as categories
@@ -67,6 +68,10 @@ from vaepipe.core.structured import Chain as Chain
 from vaepipe.core.structured import ConditionalNormal as ConditionalNormal
 from vaepipe.core.structured import layer_sizes as layer_sizes
 from vaepipe.core.structured import normal as normal
+from vaepipe.core.units import LogUnits as LogUnits
+from vaepipe.core.units import Units as Units
+from vaepipe.core.units import count_units as count_units
+from vaepipe.core.units import units_of as units_of
 
 __all__ = [
     "ACTIVATIONS",
@@ -87,7 +92,9 @@ __all__ = [
     "LatentModel",
     "Likelihood",
     "LogSimplex",
+    "LogUnits",
     "Mixture",
+    "Moments",
     "Network",
     "Objective",
     "OwnDraws",
@@ -100,12 +107,14 @@ __all__ = [
     "Shape",
     "StepContext",
     "Stream",
+    "Units",
     "WholeBatch",
     "build",
     "by_row",
     "categories",
     "centre",
     "check",
+    "count_units",
     "examples",
     "frozen",
     "has_closed_form",
@@ -130,5 +139,6 @@ __all__ = [
     "seeded",
     "stream",
     "through_mixture",
+    "units_of",
     "within",
 ]

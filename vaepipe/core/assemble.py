@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from vaepipe import registry
@@ -14,6 +13,7 @@ from vaepipe.core.alternatives import GROUP, Asked, Component, Role, class_of, l
 from vaepipe.core.conditional import Conditional
 from vaepipe.core.model import LatentModel
 from vaepipe.core.spec import Cap, DataSpec, Shape
+from vaepipe.core.units import LogUnits, units_of
 from vaepipe.errors import CompatibilityError
 from vaepipe.registry import PartSpec, options_signature
 
@@ -39,17 +39,18 @@ def build(
     Args:
         latent_shape: shape of z.
         data: what x is.
-        encoder: network from x to the features of `family`; integers are shown to it as 2 x /
-            (levels - 1) - 1, or log(1 + x) where they have no end, unless it takes `levels`.
+        encoder: network from x to the features of `family`. It is shown real numbers in units of
+            their standard deviation from their mean, and so log(1 + x) of integers that have no
+            largest value; other integers as 2 x / (levels - 1) - 1, unless it takes `levels`; bits
+            and numbers in [0, 1] as they are.
         family: q(z | x).
         prior: p(z).
         decoder: network from z to the features of `likelihood`.
         likelihood: p(x | z).
     """
     q, p = family.build(latent_shape), likelihood.build(data)
-    knows = "levels" in options_signature(encoder.load())
-    reader = _told(encoder, data) if knows else encoder
-    shown = None if knows else _shown(data)
+    reader = _told(encoder, data)
+    shown = None if reader.options.get("levels") else _shown(data)
     inference = Conditional(reader.build(data.shape, q.feature_shape), q, data.shape, shown)
     writer = decoder.build(latent_shape, p.feature_shape)
     generator = Conditional(writer, p, latent_shape, q.read)
@@ -57,17 +58,21 @@ def build(
 
 
 def _told(encoder: PartSpec, data: DataSpec) -> PartSpec:
-    """A network whose option `levels` is left null is told how many values the data have."""
-    if encoder.options.get("levels"):
+    """The encoder; its option `levels`, if it has one and it is null, is that of the data."""
+    if "levels" not in options_signature(encoder.load()) or encoder.options.get("levels"):
         return encoder
     return replace(encoder, options={**encoder.options, "levels": data.levels})
 
 
 def _shown(data: DataSpec) -> Callable[[Tensor], Tensor] | None:
-    """How a network that does not know integers sees them: of the order of one, like other data."""
+    """What an encoder that does not take integers for words is shown: of the order of one."""
+    if data.support_name == "real":
+        return units_of(data)
     if data.support_name != "integer":
         return None
-    return torch.log1p if data.levels is None else partial(_centred, levels=data.levels)
+    if data.levels is None:
+        return LogUnits(data.shape, data.logs)
+    return partial(_centred, levels=data.levels)
 
 
 def _centred(x: Tensor, levels: int) -> Tensor:

@@ -83,7 +83,7 @@ class Conditional(nn.Module):
         network: makes the features.
         head: turns features into a distribution.
         in_shape: event shape of what the network reads.
-        read: what the network is shown of its input; all of it by default.
+        read: what the network is shown of its input, such as `Units`; all of it by default.
 
     Example:
         >>> import torch
@@ -134,6 +134,7 @@ class Conditional(nn.Module):
 
     def _compute(self, v: Tensor) -> Tensor:
         """The network's answer; while training perhaps in a lower `precision`, which ends here."""
+        v = v.to(next(self.network.parameters(), v).dtype)
         if self.precision is None or not self.training:
             return self.network(v)
         with torch.autocast(v.device.type, dtype=self.precision):

@@ -7,13 +7,14 @@ of binomial probabilities"), because x log(rate) and log x! cancel.
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
-from vaepipe.core import DataSpec, Likelihood, Shape
+from vaepipe.core import DataSpec, Likelihood, Shape, count_units
+from vaepipe.core.units import LEAST_MEAN
 from vaepipe.likelihoods.elementwise import (
     Elementwise,
     joint,
@@ -24,21 +25,56 @@ from vaepipe.likelihoods.elementwise import (
     stored,
 )
 
-_LEAST_MEAN = 1e-3
 _LARGE = 16.0
 
 
-@final
-class PoissonLikelihood(Likelihood):
-    """p(x | z) = prod_i Poisson(x_i; rate_i), of counts whose variance is their mean.
-
-        log p(x | z) = sum_i x_i log(rate_i) - rate_i - log(x_i!),   rate = m softplus(h + c)
-
-    m is the mean of the data where it is known (at least 0.001, stored with the weights), else one;
-    softplus(c) = 1, so that zero features mean m. The rate grows linearly in h and cannot overflow.
+class CountLikelihood(Likelihood):
+    """A likelihood of integers without a largest value, whose mean is m softplus(v h + c).
 
     Args:
-        data: shape and mean of x.
+        data: shape and moments of x.
+        share: of the counts, the others being zero: m is the mean of the data by it.
+    """
+
+    support = constraints.nonnegative_integer
+    added: ClassVar[tuple[str, ...]] = ("spread",)
+    """Buffers that weights may lack: they are one then."""
+    log_start: Tensor
+    spread: Tensor
+
+    def __init__(self, data: DataSpec, share: float = 1.0) -> None:
+        super().__init__()
+        self.ndim = len(data.shape)
+        start = mean_of(data, 1.0).clamp_min(LEAST_MEAN) / share
+        self.register_buffer("log_start", stored(start.log()))
+        self.register_buffer("spread", count_units(data).scale)
+
+    def log_mean(self, h: Tensor) -> Tensor:
+        """log of the mean `[*batch, *x]` of features `h` `[*batch, *x]`."""
+        return log_positive(self.spread * h) + self.log_start
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load weights, also those of models from before these buffers were `added`."""
+        for name in self.added:
+            state_dict.setdefault(prefix + name, torch.ones_like(self.get_buffer(name)))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@final
+class PoissonLikelihood(CountLikelihood):
+    """p(x | z) = prod_i Poisson(x_i; rate_i), of counts whose variance is their mean.
+
+        log p(x | z) = sum_i x_i log(rate_i) - rate_i - log(x_i!),   rate = m softplus(v h + c)
+
+    m is the mean of the data where it is known (at least 0.001, stored with the weights), else one;
+    softplus(c) = 1, so that zero features mean m. v is their standard deviation by m, at most one,
+    so that features of the order of one are changes of the rate that the data have: large counts
+    that vary little are told apart. The rate grows linearly in h and cannot overflow.
+
+    Args:
+        data: shape and moments of x.
 
     Example:
         >>> from vaepipe.core import SUPPORTS
@@ -47,17 +83,13 @@ class PoissonLikelihood(Likelihood):
         -2.6931
     """
 
-    support = constraints.nonnegative_integer
-    log_start: Tensor
-
     def __init__(self, data: DataSpec) -> None:
-        super().__init__()
+        super().__init__(data)
         self.feature_shape = tuple(data.shape)
-        self.register_buffer("log_start", log_start(data))
 
     def forward(self, h: Tensor) -> Independent:
         """p(x | h) for features `h` `[*batch, *x]`."""
-        return joint(PoissonLogRate(log_positive(h) + self.log_start), len(self.feature_shape))
+        return joint(PoissonLogRate(self.log_mean(h)), self.ndim)
 
 
 @final
@@ -125,8 +157,3 @@ def _stirling_series(x: Tensor) -> Tensor:
     square = x.square()
     series = 1 / 1260 - (1 / 1680 - 1 / (1188 * square)) / square
     return (1 / 12 - (1 / 360 - series / square) / square) / x
-
-
-def log_start(data: DataSpec, share: float = 1.0) -> Tensor:
-    """log of the mean that zero features mean; `share` of the data come from it."""
-    return stored((mean_of(data, 1.0).clamp_min(_LEAST_MEAN) / share).log())

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Tensor
-from torch.distributions import Independent, Normal, constraints
+from torch.distributions import Normal
 
-from vaepipe.core import DataSpec, Likelihood
-from vaepipe.likelihoods import scales
-from vaepipe.likelihoods.elementwise import joint
+from vaepipe.core import DataSpec
+from vaepipe.likelihoods.rescaled import LocationScale
 from vaepipe.likelihoods.scales import Scale
-
-_FLOOR = 1e-3
 
 
 @final
-class GaussianLikelihood(Likelihood):
+class GaussianLikelihood(LocationScale):
     """p(x | z) = prod_i N(x_i; mu_i, sigma_i^2), normaliser included.
 
         log p(x | z) = -1/2 sum_i [ (x_i - mu_i)^2 / sigma_i^2 + log(2 pi sigma_i^2) ]
 
-    The features are mu, or (mu, raw sigma) with `per_example`. Otherwise sigma does not depend on
-    z: it is the given number, one learned number (`learned`), or one learned number for every
-    dimension of x (`per_dimension`). It starts at one, and is at least 1e-3 if it is not given, so
-    that the density of a dimension that is constant in the data is bounded.
+    mu and a sigma that is not given are relative to the mean m and the standard deviation d of the
+    data where these are known, of each dimension of real data, of all together in [0, 1]:
+    mu = m + d h for features h, and sigma = d s. The features are h, or (h, raw s) with
+    `per_example`. Otherwise s is one learned number (`learned`), or one for every dimension of x
+    (`per_dimension`). s starts at one, and is at least 1e-3, so that the density of a dimension
+    that is constant in the data is bounded. A number is sigma itself, in the units of x.
 
     Args:
-        data: shape of x.
+        data: shape and moments of x.
         scale: sigma, or how it is found.
 
     Example:
@@ -38,17 +36,7 @@ class GaussianLikelihood(Likelihood):
         -1.8379
     """
 
-    support = constraints.real
-    log_scale: Tensor | None
+    law = Normal
 
     def __init__(self, data: DataSpec, *, scale: Scale = "learned") -> None:
-        super().__init__()
-        self.feature_shape = scales.feature_shape(data, scale)
-        self.ndim = len(data.shape)
-        self.floor = _FLOOR if isinstance(scale, str) else scale
-        scales.keep(self, scales.own_log_scale(data, scale))
-
-    def forward(self, h: Tensor) -> Independent:
-        """p(x | h) for features `h` `[*batch, *feature_shape]`."""
-        loc, log_scale = scales.location_and_log_scale(h, self.log_scale, self.ndim, self.floor)
-        return joint(Normal(loc, log_scale.exp(), validate_args=False), self.ndim)
+        super().__init__(data, scale)

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Tensor
-from torch.distributions import Independent, Laplace, constraints
+from torch.distributions import Laplace
 
-from vaepipe.core import DataSpec, Likelihood
-from vaepipe.likelihoods import scales
-from vaepipe.likelihoods.elementwise import joint
+from vaepipe.core import DataSpec
+from vaepipe.likelihoods.rescaled import LocationScale
 from vaepipe.likelihoods.scales import Scale
-
-_FLOOR = 1e-3
 
 
 @final
-class LaplaceLikelihood(Likelihood):
+class LaplaceLikelihood(LocationScale):
     """p(x | z) = prod_i Laplace(x_i; mu_i, b_i), normaliser included.
 
         log p(x | z) = -sum_i [ |x_i - mu_i| / b_i + log(2 b_i) ]
 
     Its mode for constant mu is the median, so single wild values count less than under a Gaussian.
-    The features are mu, or (mu, raw b) with `per_example`; otherwise b does not depend on z.
+    mu and a b that is not given are relative to the mean and the standard deviation of the data, as
+    those of `gaussian`. The features are those of mu, or of (mu, b) with `per_example`; otherwise b
+    does not depend on z.
 
     Args:
-        data: shape of x.
-        scale: b: a number, one learned number (`learned`), one for every dimension of x
-            (`per_dimension`), or predicted from z (`per_example`); if not given, at least 1e-3.
+        data: shape and moments of x.
+        scale: b: a number in the units of x, one learned number (`learned`), one for every
+            dimension of x (`per_dimension`), or predicted from z (`per_example`); if it is not
+            given, at least 1e-3 of the standard deviation.
 
     Example:
         >>> import torch
@@ -37,17 +36,7 @@ class LaplaceLikelihood(Likelihood):
         -4.0
     """
 
-    support = constraints.real
-    log_scale: Tensor | None
+    law = Laplace
 
     def __init__(self, data: DataSpec, *, scale: Scale = "learned") -> None:
-        super().__init__()
-        self.feature_shape = scales.feature_shape(data, scale)
-        self.ndim = len(data.shape)
-        self.floor = _FLOOR if isinstance(scale, str) else scale
-        scales.keep(self, scales.own_log_scale(data, scale))
-
-    def forward(self, h: Tensor) -> Independent:
-        """p(x | h) for features `h` `[*batch, *feature_shape]`."""
-        loc, log_scale = scales.location_and_log_scale(h, self.log_scale, self.ndim, self.floor)
-        return joint(Laplace(loc, log_scale.exp(), validate_args=False), self.ndim)
+        super().__init__(data, scale)

@@ -10,35 +10,57 @@ from torch import Tensor, nn
 from torch.distributions import Gamma, Independent, constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from vaepipe.core import DataSpec, Likelihood, Shape
-from vaepipe.likelihoods.counts import log_start, stirling_error, surplus
+from vaepipe.core import DataSpec, Shape
+from vaepipe.core.units import LEAST_MEAN
+from vaepipe.likelihoods.counts import CountLikelihood, stirling_error, surplus
 from vaepipe.likelihoods.elementwise import (
     Elementwise,
     joint,
-    log_positive,
+    mean_of,
     positive,
     require_integers,
+    stored,
 )
 from vaepipe.likelihoods.scales import Learned
 
 _FLOOR = 1e-4
 _ZEROS = 0.1
+_LEAST_SURPLUS = 0.01
+"""Of the variance over that of Poisson variables: what is less cannot be learned in float32."""
 _ZERO_LOGIT = math.log(_ZEROS / (1 - _ZEROS))
 
 
+class _Overdispersed(CountLikelihood):
+    """Counts of a learned or predicted dispersion r = r_0 softplus(raw + c)."""
+
+    added = ("spread", "start_dispersion")
+    raw_dispersion: Tensor | None
+    start_dispersion: Tensor
+
+    def __init__(self, data: DataSpec, dispersion: Learned, share: float = 1.0) -> None:
+        super().__init__(data, share)
+        self.register_parameter("raw_dispersion", _own_dispersion(data, dispersion))
+        self.register_buffer("start_dispersion", _start_dispersion(data))
+
+    def counts(self, mean: Tensor, raw: Tensor) -> GammaPoisson:
+        """Counts of features `[*batch, *x]` of the mean and of the dispersion."""
+        return GammaPoisson(self.log_mean(mean), self.start_dispersion * positive(raw) + _FLOOR)
+
+
 @final
-class NegativeBinomialLikelihood(Likelihood):
+class NegativeBinomialLikelihood(_Overdispersed):
     """p(x | z) = prod_i NB(x_i; mu_i, r_i), of mean mu and variance mu + mu^2 / r.
 
         log p(x | z) = sum_i log Gamma(x + r) - log Gamma(r) - log x! + r log(r / (r + mu))
                        + x log(mu / (r + mu))
 
     A Poisson variable whose rate is Gamma distributed; r -> infinity is the Poisson likelihood.
-    The features are mu before m softplus(h + c), as for `poisson`, and with `per_example` the
-    dispersion r beside it. r starts at one.
+    The features are mu before m softplus(v h + c), as for `poisson`, and with `per_example` the
+    dispersion r beside it. r starts where the data have their variance, m^2 / (d^2 - m) for their
+    mean m and standard deviation d, where these are known, but at one or more.
 
     Args:
-        data: shape and mean of x.
+        data: shape and moments of x.
         dispersion: r: one learned number (`learned`), one for every dimension of x
             (`per_dimension`), or predicted from z (`per_example`).
 
@@ -50,37 +72,30 @@ class NegativeBinomialLikelihood(Likelihood):
         [0.5, 0.25, 0.125]
     """
 
-    support = constraints.nonnegative_integer
-    raw_dispersion: Tensor | None
-    log_start: Tensor
-
     def __init__(self, data: DataSpec, *, dispersion: Learned = "per_dimension") -> None:
-        super().__init__()
+        super().__init__(data, dispersion)
         predicted = dispersion == "per_example"
         self.feature_shape = (2, *data.shape) if predicted else tuple(data.shape)
-        self.ndim = len(data.shape)
-        self.register_parameter("raw_dispersion", _own_dispersion(data, dispersion))
-        self.register_buffer("log_start", log_start(data))
 
     def forward(self, h: Tensor) -> Independent:
         """p(x | h) for features `h` `[*batch, *feature_shape]`."""
         own = self.raw_dispersion
         mean, raw = h.unbind(-1 - self.ndim) if own is None else (h, own.expand_as(h))
-        log_mean = log_positive(mean) + self.log_start
-        return joint(GammaPoisson(log_mean, positive(raw) + _FLOOR), self.ndim)
+        return joint(self.counts(mean, raw), self.ndim)
 
 
 @final
-class ZeroInflatedNegativeBinomialLikelihood(Likelihood):
+class ZeroInflatedNegativeBinomialLikelihood(_Overdispersed):
     """p(x | z) = prod_i pi_i [x_i = 0] + (1 - pi_i) NB(x_i; mu_i, r_i): counts with dropout.
 
     As the gene likelihood of Lopez et al. (2018, "Deep generative modeling for single-cell
     transcriptomics"), without a library size. The features are `[2, *x]`: mu before
-    m softplus(h + c), and the logit of pi; with `per_example` also the dispersion r, `[3, *x]`.
-    pi starts at 0.1 and r at one; zero features have the mean of the data where it is known.
+    m softplus(v h + c), and the logit of pi; with `per_example` also the dispersion r, `[3, *x]`.
+    pi starts at 0.1 and r as that of `negative_binomial`; zero features have the mean of the data
+    where it is known.
 
     Args:
-        data: shape and mean of x.
+        data: shape and moments of x.
         dispersion: r: one learned number (`learned`), one for every dimension of x
             (`per_dimension`), or predicted from z (`per_example`).
 
@@ -91,25 +106,16 @@ class ZeroInflatedNegativeBinomialLikelihood(Likelihood):
         1.0
     """
 
-    support = constraints.nonnegative_integer
-    raw_dispersion: Tensor | None
-    log_start: Tensor
-
     def __init__(self, data: DataSpec, *, dispersion: Learned = "per_dimension") -> None:
-        super().__init__()
+        super().__init__(data, dispersion, 1 - _ZEROS)
         predicted = dispersion == "per_example"
         self.feature_shape = (3 if predicted else 2, *data.shape)
-        self.ndim = len(data.shape)
-        self.register_parameter("raw_dispersion", _own_dispersion(data, dispersion))
-        self.register_buffer("log_start", log_start(data, 1 - _ZEROS))
 
     def forward(self, h: Tensor) -> Independent:
         """p(x | h) for features `h` `[*batch, *feature_shape]`."""
         mean, zeros, *rest = h.unbind(-1 - self.ndim)
         raw = rest[0] if self.raw_dispersion is None else self.raw_dispersion.expand_as(mean)
-        log_mean = log_positive(mean) + self.log_start
-        counts = GammaPoisson(log_mean, positive(raw) + _FLOOR)
-        return joint(ZeroInflated(counts, zeros + _ZERO_LOGIT), self.ndim)
+        return joint(ZeroInflated(self.counts(mean, raw), zeros + _ZERO_LOGIT), self.ndim)
 
 
 @final
@@ -216,3 +222,12 @@ def _own_dispersion(data: DataSpec, dispersion: Learned) -> nn.Parameter | None:
     if dispersion == "per_example":
         return None
     return nn.Parameter(torch.zeros(data.shape if dispersion == "per_dimension" else ()))
+
+
+def _start_dispersion(data: DataSpec) -> Tensor:
+    """r_0 `[*x]`: of counts with the variance of the data, from one to 100 times their mean."""
+    if data.mean is None or data.scale is None:
+        return torch.ones(data.shape)
+    mean = mean_of(data, 1.0).clamp_min(LEAST_MEAN)
+    surplus = data.scale.double().square() / mean - 1  # the variance by the mean, less one
+    return stored((mean / surplus.clamp_min(_LEAST_SURPLUS)).clamp_min(1.0))

@@ -11,7 +11,19 @@ from torch.distributions import Categorical, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
-from vaepipe.core import Cap, Conditional, DataSpec, Mixture, Prior, PriorDraw, Shape, provided
+from vaepipe.core import (
+    Cap,
+    Conditional,
+    DataSpec,
+    Mixture,
+    Prior,
+    PriorDraw,
+    Shape,
+    Units,
+    count_units,
+    provided,
+    units_of,
+)
 from vaepipe.errors import CompatibilityError
 
 _NOISE = 0.1
@@ -35,12 +47,13 @@ class VampPrior(Prior):
 
     Tomczak and Welling (2018), eq. 9. The pseudo-inputs u_k are learned; binary data are relaxed to
     [0, 1], integers to the interval from 0 to their largest value. They start near the mean
-    training example where it is known. It has no parameters besides: the gradient reaches the
-    encoder through it.
+    training example where it is known: real numbers within 0.1 of their standard deviations,
+    and so logarithms of integers that have no largest value. It has no parameters besides: the
+    gradient reaches the encoder through it.
 
     Args:
         latent_shape: unused; q(z | x) knows it.
-        data: shape, support and mean of the examples that pseudo-inputs imitate.
+        data: shape, support and moments of the examples that pseudo-inputs imitate.
         components: K, the number of pseudo-inputs.
 
     Raises:
@@ -61,13 +74,14 @@ class VampPrior(Prior):
     ) -> None:
         super().__init__()
         self.transform = transform_to(_relaxed(data))
+        self.units = _units(data)
         noise = _NOISE * torch.randn(components, *data.shape)
         self.raw = torch.nn.Parameter(_start(data, self.transform) + noise)
         self.register_buffer("logits", torch.zeros(components), persistent=False)
 
     def pseudo_inputs(self) -> Tensor:
-        """u `[K, *x]`, inside the (relaxed) support of the data."""
-        return self.transform(self.raw)
+        """u `[K, *x]`, inside the (relaxed) support of the data; in float64 where it has units."""
+        return self.transform(self.raw if self.units is None else self.units.back(self.raw))
 
     def forward(self, inference: Conditional) -> PriorDraw:
         """The mixture of q(z | u_k)."""
@@ -94,9 +108,20 @@ def _relaxed(data: DataSpec) -> Constraint:
     return _RELAXED[data.support_name]
 
 
+def _units(data: DataSpec) -> Units | None:
+    """Those of x, or of its logarithm, where values have no largest one."""
+    if data.support_name == "real":
+        return units_of(data)
+    counts = data.support_name == "integer" and data.levels is None
+    return count_units(data) if counts else None
+
+
 def _start(data: DataSpec, transform: Transform) -> Tensor:
-    """The mean example before the transform, kept off the ends of its interval; else zero."""
-    if data.mean is None:
+    """The mean example before the transform, kept off the ends of its interval; else zero.
+
+    Zero is the mean of values that have units.
+    """
+    if data.mean is None or (data.scale is not None and _units(data) is not None):
         return torch.zeros(data.shape)
     low, high = _INSIDE[data.support_name]
     if data.levels is not None:

@@ -15,16 +15,16 @@ from vaepipe.core import LatentModel
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
-PLACES: Mapping[str, str] = MappingProxyType(
+PLACES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "encoder": "inference.network.",
-        "family": "inference.head.",
-        "prior": "prior.",
-        "decoder": "generator.network.",
-        "likelihood": "generator.head.",
+        "encoder": ("inference.network.", "inference.read."),
+        "family": ("inference.head.",),
+        "prior": ("prior.",),
+        "decoder": ("generator.network.",),
+        "likelihood": ("generator.head.",),
     }
 )
-"""Where the weights of a part are in the state of a model."""
+"""Where the weights of a part are in the state of a model; an encoder's with its units."""
 
 Parts = Mapping[str, PartSpec]
 State = Mapping[str, Tensor]
@@ -93,5 +93,5 @@ def _plain(part: PartSpec) -> str:
     return json.dumps(dict(part.options), sort_keys=True)
 
 
-def _shapes(state: State, place: str) -> dict[str, tuple[int, ...]]:
+def _shapes(state: State, place: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(v.shape) for name, v in state.items() if name.startswith(place)}
