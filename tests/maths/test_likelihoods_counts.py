@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from scipy import special, stats
@@ -66,6 +67,32 @@ def test_negative_binomial_agrees_with_scipy_for_all_sizes_of_counts(dispersion,
     assert (error / (1 + expected.abs())).max() < (1e-7 if dtype == torch.float64 else 5e-6)
 
 
+@pytest.mark.parametrize("dispersion", [1.0, 1e3, 1e6, None])
+def test_counts_of_a_billion_keep_their_nats_in_float32(dispersion):
+    """Against 50 digits; a float32 of log mean has 1e-6 of the mean, which Poisson sees."""
+    log_mean = torch.tensor(1e9, dtype=torch.float64).log().float()
+    x = torch.tensor([1e9, 1e9 + 3e4, 1e9 - 6e4]).float()
+    with mpmath.workdps(50):
+        mean = mpmath.exp(mpmath.mpf(log_mean.item()))
+        expected = [float(mass(mpmath.mpf(n), mean, dispersion)) for n in x.double().tolist()]
+    if dispersion is None:
+        p = PoissonLogRate(log_mean.expand(3))
+    else:
+        p = GammaPoisson(log_mean.expand(3), torch.tensor(dispersion).expand(3).float())
+    off = (p.log_prob(x).double() - torch.tensor(expected, dtype=torch.float64)).abs().max()
+    assert off < (0.05 if dispersion is None else 1e-4)
+
+
+def mass(x, mean, dispersion):
+    """log p(x) of a Poisson variable, or of a negative binomial one, in mpmath's precision."""
+    log, gamma = mpmath.log, mpmath.loggamma
+    if dispersion is None:
+        return x * log(mean) - mean - gamma(x + 1)
+    r = mpmath.mpf(dispersion)
+    binomial = gamma(x + r) - gamma(r) - gamma(x + 1)
+    return binomial + r * log(r / (r + mean)) + x * log(mean / (r + mean))
+
+
 def test_a_large_dispersion_is_the_poisson_limit():
     log_mean = torch.tensor([0.1, 5.0, 80.0]).log()
     x = torch.tensor([0.0, 7.0, 60.0])
@@ -105,6 +132,49 @@ def test_zero_features_have_the_mean_of_the_data(kind):
     mean = torch.tensor([0.0, 0.4, 1234.0])
     head = KINDS[kind](DataSpec((3,), SUPPORTS["integer"], 100, mean))
     assert torch.allclose(head(torch.zeros(head.feature_shape)).mean, mean.clamp_min(1e-3))
+
+
+def with_moments(mean, scale):
+    """Counts with the moments of a training split."""
+    mean, scale = (torch.tensor(v, dtype=torch.float64) for v in (mean, scale))
+    return DataSpec((3,), SUPPORTS["integer"], 100, mean, scale=scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zero_features_have_the_mean_of_large_counts_that_hardly_vary(kind):
+    mean = [5.0, 1e6, 1e9]
+    head = KINDS[kind](with_moments(mean, [1e-3, 1e3, 3e4]))
+    p = head(torch.zeros(head.feature_shape))
+    assert torch.allclose(p.mean, torch.tensor(mean))
+
+
+@pytest.mark.parametrize("kind", ["negative_binomial", "zinb"])
+def test_zero_features_have_the_variance_of_the_data(kind):
+    """Where it is between that of r = 1 and that of Poisson variables."""
+    scale = torch.tensor([4.0, 1e5, 1e8])
+    head = KINDS[kind](with_moments([5.0, 1e6, 1e9], scale.tolist()))
+    found = head(torch.zeros(head.feature_shape)).base_dist
+    counts = found.counts if kind == "zinb" else found
+    assert torch.allclose(counts.variance.sqrt(), scale, rtol=0.1)
+
+
+def test_features_of_one_are_about_one_standard_deviation():
+    mean, scale = torch.tensor([5.0, 1e6, 1e9]), torch.tensor([1.0, 1e3, 3e4])
+    head = PoissonLikelihood(with_moments(mean.tolist(), scale.tolist()))
+    moved = (head(torch.ones(3)).mean - mean) / scale
+    assert ((moved > 0.6) & (moved < 0.7)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [3e4, 1e8, 1e9])
+def test_a_billion_gives_finite_numbers_and_gradients_in_float32(kind, scale):
+    head = KINDS[kind](with_moments([1e9] * 3, [scale] * 3)).float()
+    for size in (1.0, 100.0):
+        h = (size * torch.randn(100, *head.feature_shape).sign().float()).requires_grad_()
+        for count in (0.0, 1.0, 1e9, 2e9):
+            log_lik = head(h).log_prob(torch.full((100, 3), count).float())
+            grads = torch.autograd.grad(log_lik.sum(), [h, *head.parameters()])
+            assert log_lik.isfinite().all() and all(g.isfinite().all() for g in grads)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,17 +5,29 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vaepipe import files, registry
-from vaepipe.core import SUPPORTS, DataSpec, StepContext, build, check, rehearse, seeded
+from vaepipe.core import (
+    SUPPORTS,
+    DataSpec,
+    StepContext,
+    build,
+    check,
+    examples,
+    rehearse,
+    seeded,
+    units_of,
+)
 from vaepipe.data import shards
 from vaepipe.errors import CompatibilityError
 from vaepipe.pipeline.stages import data
 from vaepipe.registry import part
 from vaepipe.testing.partners import installed, latent_shapes
+from vaepipe.training import bundle, start
 
 ROWS, SHAPE = 320, (1, 4, 4)
-STEPS = 6
+STEPS = 4
 SIZE = math.prod(SHAPE)
 RNG = np.random.default_rng(3)
 EACH = RNG.integers(-20, 21, (2, *SHAPE))
@@ -164,3 +176,127 @@ def test_posteriors_and_priors_are_the_same(family, artifacts):
             together += 1
             assert_same(artifacts, *found, units=["each its own"], family=family, prior=prior)
     assert together, "no prior goes with it"
+
+
+def counts(artifact):
+    """Counts of one mean and spread, and their training split's specification."""
+    x = np.random.default_rng(2).poisson(50.0, (ROWS, 3)).astype("float64")
+    return stored(artifact, x, "integer")
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial", "zinb"])
+@pytest.mark.parametrize("prior", ["standard_normal", "vamp"])
+def test_counts_are_shown_by_their_standardised_logarithms(likelihood, prior, tmp_path):
+    spec, x = counts(tmp_path)
+    parts = model_parts(
+        prior=part("priors", prior, FEW.get(prior, {})), likelihood=part("likelihoods", likelihood)
+    )
+    model = fitted(spec, x, (2,), part("objectives", "elbo"), parts)
+    shown = model.inference.read(x)
+    assert shown.dtype == torch.float32
+    assert torch.allclose(shown.mean(0), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(shown.std(0, correction=0), torch.ones(3), atol=1e-5)
+    assert seen(model, x)[1].mean() > -30
+
+
+def of_before(path, state):
+    """Weights as they were stored before models knew moments."""
+    new = ("mean", "scale", "spread", "start_dispersion", "zero_logit")
+    save_file({k: v for k, v in state.items() if k.split(".")[-1] not in new}, path)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "support"),
+    [
+        ("gaussian", "real"),
+        ("laplace", "unit_interval"),
+        ("poisson", "integer"),
+        ("negative_binomial", "integer"),
+        ("zinb", "integer"),
+    ],
+)
+@pytest.mark.parametrize("prior", ["standard_normal", "vamp"])
+def test_bundles_of_before_open_and_compute_in_the_units_of_x(likelihood, support, prior, tmp_path):
+    spec = DataSpec((3,), SUPPORTS[support], 100)
+    parts = model_parts(
+        prior=part("priors", prior, FEW.get(prior, {})), likelihood=part("likelihoods", likelihood)
+    )
+    model, x = build((2,), spec, **parts), examples(spec, 20)
+    card = {
+        "model": {"latent_shape": [2], **{role: p.to_dict() for role, p in parts.items()}},
+        "data": spec.to_dict(),
+    }
+    bundle.save(tmp_path / "m", model, card, x)
+    of_before(tmp_path / "m" / bundle.WEIGHTS, model.state_dict())
+    found = bundle.load(tmp_path / "m").model
+    assert all(torch.equal(a, b) for a, b in zip(seen(found, x), seen(model, x), strict=True))
+    shown = found.inference.read
+    expected = {"real": x, "integer": x.log1p()}.get(support)
+    assert shown is None if expected is None else torch.allclose(shown(x), expected)
+
+
+@pytest.mark.parametrize("prior", ["standard_normal", "vamp"])
+def test_a_bundle_carries_its_units(prior, artifacts, tmp_path):
+    """Opened without the data artifact: evaluation and encoding need nothing else."""
+    spec, x = artifacts["each its own"]
+    parts = model_parts(prior=part("priors", prior, FEW.get(prior, {})))
+    model = fitted(spec, x, (2,), part("objectives", "elbo"), parts)
+    card = {
+        "model": {"latent_shape": [2], **{role: p.to_dict() for role, p in parts.items()}},
+        "data": spec.to_dict(),
+    }
+    bundle.save(tmp_path / "m", model, card, x)
+    found = bundle.load(tmp_path / "m").model
+    assert all(torch.equal(a, b) for a, b in zip(seen(found, x), seen(model, x), strict=True))
+    assert torch.equal(found.inference.read.mean, spec.mean)
+
+
+def test_an_encoder_that_is_taken_over_keeps_its_units(artifacts):
+    """Its weights are of what it was shown; the same part of other data would be another."""
+    spec, other = artifacts["x"][0], artifacts["1e6 x"][0]
+    parts = model_parts()
+    mine, theirs = (build((2,), s, **parts).state_dict() for s in (other, spec))
+    assert start.compare(parts, mine, parts, theirs).kept == ("encoder", "decoder", "likelihood")
+    taken = [name for name in mine if name.startswith(start.PLACES["encoder"])]
+    assert {"inference.read.mean", "inference.read.scale"} < set(taken)
+
+
+def test_changing_a_models_weights_leaves_the_specification_alone(artifacts):
+    spec = artifacts["x"][0]
+    mean, scale = spec.mean.clone(), spec.scale.clone()
+    model = build((2,), spec, **model_parts())
+    model.load_state_dict({k: torch.ones_like(v) for k, v in model.state_dict().items()})
+    assert torch.equal(spec.mean, mean) and torch.equal(spec.scale, scale)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+@pytest.mark.parametrize("scale", ["learned", "per_dimension", "per_example", 0.3])
+def test_grey_pictures_start_at_their_mean_and_their_common_deviation(likelihood, scale, tmp_path):
+    """Not at that of each pixel: one that hardly ever changes is no better known than others."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(100, 140, (ROWS, *SHAPE)).astype("uint8")
+    x[:, 0, 0, 0] = 7
+    x[:, 0, 0, 1] = rng.random(ROWS) < 0.01
+    spec, stored_x = stored(tmp_path, x, "unit_interval")
+    head = part("likelihoods", likelihood, {"scale": scale}).build(spec)
+    p = head(torch.zeros(head.feature_shape)).base_dist
+    seen_x = stored_x / 255
+    common = 0.3 if scale == 0.3 else (seen_x - seen_x.mean(0)).square().mean().sqrt()
+    wide = math.sqrt(2) if likelihood == "laplace" else 1.0
+    assert torch.allclose(p.mean, seen_x.mean(0), atol=1e-6)
+    assert torch.allclose(p.stddev, torch.full(SHAPE, float(common * wide)), rtol=2e-3)
+    assert build((2,), spec, **model_parts()).inference.read is None
+
+
+def test_a_number_is_a_scale_in_the_units_of_the_data(artifacts):
+    spec, x = artifacts["2^20 (x + 8192)"]
+    head = part("likelihoods", "gaussian", {"scale": 1e5}).build(spec)
+    p = head(torch.zeros(SHAPE))
+    assert torch.allclose(p.stddev, torch.tensor(1e5))
+    expected = torch.distributions.Normal(spec.mean, 1e5).log_prob(x[:5].double()).sum((1, 2, 3))
+    assert torch.allclose(p.log_prob(x[:5]).double(), expected, rtol=1e-6)
+
+
+def test_equal_pictures_have_a_scale(tmp_path):
+    spec, _ = stored(tmp_path, np.full((ROWS, *SHAPE), 9, "uint8"), "unit_interval")
+    assert torch.allclose(units_of(spec).scale, torch.tensor(1 / 256))

@@ -7,6 +7,7 @@ of binomial probabilities"), because x log(rate) and log x! cancel.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
@@ -33,19 +34,19 @@ class CountLikelihood(Likelihood):
 
     Args:
         data: shape and moments of x.
-        share: of the counts, the others being zero: m is the mean of the data by it.
+        zeros: share of the counts that are zero whatever m: m is the mean of the others.
     """
 
     support = constraints.nonnegative_integer
-    added: ClassVar[tuple[str, ...]] = ("spread",)
-    """Buffers that weights may lack: they are one then."""
+    added: ClassVar[Mapping[str, float]] = {"spread": 1.0}
+    """Buffers that older weights lack, and what stood in their place."""
     log_start: Tensor
     spread: Tensor
 
-    def __init__(self, data: DataSpec, share: float = 1.0) -> None:
+    def __init__(self, data: DataSpec, zeros: Tensor | float = 0.0) -> None:
         super().__init__()
         self.ndim = len(data.shape)
-        start = mean_of(data, 1.0).clamp_min(LEAST_MEAN) / share
+        start = mean_of(data, 1.0).clamp_min(LEAST_MEAN) / (1 - zeros)
         self.register_buffer("log_start", stored(start.log()))
         self.register_buffer("spread", count_units(data).scale)
 
@@ -57,8 +58,8 @@ class CountLikelihood(Likelihood):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Load weights, also those of models from before these buffers were `added`."""
-        for name in self.added:
-            state_dict.setdefault(prefix + name, torch.ones_like(self.get_buffer(name)))
+        for name, value in self.added.items():
+            state_dict.setdefault(prefix + name, torch.full_like(self.get_buffer(name), value))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

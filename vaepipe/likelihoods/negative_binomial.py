@@ -27,18 +27,17 @@ _FLOOR = 1e-4
 _ZEROS = 0.1
 _LEAST_SURPLUS = 0.01
 """Of the variance over that of Poisson variables: what is less cannot be learned in float32."""
-_ZERO_LOGIT = math.log(_ZEROS / (1 - _ZEROS))
 
 
 class _Overdispersed(CountLikelihood):
     """Counts of a learned or predicted dispersion r = r_0 softplus(raw + c)."""
 
-    added = ("spread", "start_dispersion")
+    added = {"spread": 1.0, "start_dispersion": 1.0}
     raw_dispersion: Tensor | None
     start_dispersion: Tensor
 
-    def __init__(self, data: DataSpec, dispersion: Learned, share: float = 1.0) -> None:
-        super().__init__(data, share)
+    def __init__(self, data: DataSpec, dispersion: Learned, zeros: Tensor | float = 0.0) -> None:
+        super().__init__(data, zeros)
         self.register_parameter("raw_dispersion", _own_dispersion(data, dispersion))
         self.register_buffer("start_dispersion", _start_dispersion(data))
 
@@ -91,8 +90,9 @@ class ZeroInflatedNegativeBinomialLikelihood(_Overdispersed):
     As the gene likelihood of Lopez et al. (2018, "Deep generative modeling for single-cell
     transcriptomics"), without a library size. The features are `[2, *x]`: mu before
     m softplus(v h + c), and the logit of pi; with `per_example` also the dispersion r, `[3, *x]`.
-    pi starts at 0.1 and r as that of `negative_binomial`; zero features have the mean of the data
-    where it is known.
+    pi starts at 0.1, or at the most that counts of this mean and standard deviation can have of
+    zeros, d^2 / (m^2 + d^2); r as that of `negative_binomial`. Zero features have the mean of the
+    data where it is known.
 
     Args:
         data: shape and moments of x.
@@ -106,8 +106,13 @@ class ZeroInflatedNegativeBinomialLikelihood(_Overdispersed):
         1.0
     """
 
+    added = {**_Overdispersed.added, "zero_logit": math.log(_ZEROS / (1 - _ZEROS))}
+    zero_logit: Tensor
+
     def __init__(self, data: DataSpec, *, dispersion: Learned = "per_dimension") -> None:
-        super().__init__(data, dispersion, 1 - _ZEROS)
+        zeros = _start_zeros(data)
+        super().__init__(data, dispersion, zeros)
+        self.register_buffer("zero_logit", stored(zeros.logit()))
         predicted = dispersion == "per_example"
         self.feature_shape = (3 if predicted else 2, *data.shape)
 
@@ -115,7 +120,7 @@ class ZeroInflatedNegativeBinomialLikelihood(_Overdispersed):
         """p(x | h) for features `h` `[*batch, *feature_shape]`."""
         mean, zeros, *rest = h.unbind(-1 - self.ndim)
         raw = rest[0] if self.raw_dispersion is None else self.raw_dispersion.expand_as(mean)
-        return joint(ZeroInflated(self.counts(mean, raw), zeros + _ZERO_LOGIT), self.ndim)
+        return joint(ZeroInflated(self.counts(mean, raw), zeros + self.zero_logit), self.ndim)
 
 
 @final
@@ -231,3 +236,12 @@ def _start_dispersion(data: DataSpec) -> Tensor:
     mean = mean_of(data, 1.0).clamp_min(LEAST_MEAN)
     surplus = data.scale.double().square() / mean - 1  # the variance by the mean, less one
     return stored((mean / surplus.clamp_min(_LEAST_SURPLUS)).clamp_min(1.0))
+
+
+def _start_zeros(data: DataSpec) -> Tensor:
+    """pi `[*x]` at the start, double; at most the bound of Cantelli on P(x <= 0)."""
+    start = torch.full(data.shape, _ZEROS, dtype=torch.double)
+    if data.mean is None or data.scale is None:
+        return start
+    spread = (data.scale.double() / mean_of(data, 1.0).clamp_min(LEAST_MEAN)).square()
+    return torch.minimum(start, spread / (1 + spread))
