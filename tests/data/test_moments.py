@@ -102,6 +102,13 @@ def test_so_are_those_of_a_parquet_column(tmp_path):
         data.write(registry.part("datasets", "parquet", options), tmp_path)
 
 
+def test_columns_are_named(tmp_path):
+    pq.write_table(pa.table({"f_a": NORMAL, "f_b": LOST["ids"]}), tmp_path / "x.parquet")
+    options = {"path": str(tmp_path / "x.parquet"), "column": "f_*", "support": "real"}
+    with pytest.raises(DataError, match="column 'f_b' runs from"):
+        data.write(registry.part("datasets", "parquet", options), tmp_path)
+
+
 HELD = {
     "seconds": 1.7e9 + 1e7 * NORMAL,
     "whole numbers": 15_000_000 + np.arange(400),

@@ -12,6 +12,7 @@ from vaepipe.core import (
     SUPPORTS,
     DataSpec,
     StepContext,
+    Stream,
     build,
     check,
     examples,
@@ -94,7 +95,7 @@ def model_parts(**changes):
 
 def fitted(spec, x, latent_shape, objective, parts):
     """A model after a few steps on its first rows."""
-    with seeded(0):
+    with seeded(Stream(0)):
         model, objective = build(latent_shape, spec, **parts), objective.build()
         optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=1e-2)
         for step in range(STEPS):
@@ -109,7 +110,7 @@ def fitted(spec, x, latent_shape, objective, parts):
 @torch.no_grad()
 def seen(model, x):
     """Latents, and log p(x | z) + log p(z) of one draw, of the last rows."""
-    with seeded(1):
+    with seeded(Stream(1)):
         z = model.inference(x[-16:]).sample()
     prior = model.p_z().z.log_prob(z)
     return z, (model.generator(z).log_prob(x[-16:]) + prior).double()

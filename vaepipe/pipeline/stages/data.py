@@ -38,7 +38,7 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         narrow = Narrowing()
         entries = shards.write_split(folder / split, dataset.examples(split), narrow)
         if split == reference and dataset.spec.support_name == "real":
-            narrow.check(f"split '{split}' of {part.type}")
+            narrow.check(f"split '{split}' of {part.type}", dataset.spec.names)
         if not entries:
             raise DataError(f"split '{split}' of {part.type} has no rows; mend `splits`.")
         splits[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
@@ -89,7 +89,7 @@ def _write_moments(folder: Path, dataset: Dataset, source: shards.Split) -> None
         if counts:
             logs.add(np.log1p(view))
     kind = np.float64 if spec.support_name == "real" else np.float32
-    check_scale(f"split '{source.folder.name}'", plain.scale)
+    check_scale(f"split '{source.folder.name}'", plain.scale, spec.names)
     shards.write_array(folder / shards.MEAN, plain.mean.astype(kind))
     shards.write_array(folder / shards.SCALE, plain.scale)
     if counts:
