@@ -32,6 +32,9 @@ RECORDS, BAD = "_records", "_bad"
 GROUP_ROWS, GROUP_BYTES = 2**14, 2**26
 """The most rows, and bytes before compression, of an output row group: what a worker holds."""
 
+PAGE_BYTES = 2**24
+"""Bytes that go into a page at most: Arrow counts rows, 1024 of them unless they are wide."""
+
 HELD = frozenset({"id", "split", "mean", "scale", "codes", "rate", "elbo", "log_lik", "sir"})
 """Names that columns of ours have; `sample_0` and the like besides."""
 
@@ -261,7 +264,10 @@ class _Sink:
         row = table.nbytes / max(1, table.num_rows)
         self._group = max(1, min(GROUP_ROWS, int(GROUP_BYTES / max(1.0, row))))
         options = schema.write_options(table.schema)
-        self._writer = pq.ParquetWriter(self.path, table.schema, **options)
+        together = max(1, min(1024, int(PAGE_BYTES / max(1.0, row))))
+        self._writer = pq.ParquetWriter(
+            self.path, table.schema, write_batch_size=together, **options
+        )
 
     def _flush(self, rows: int) -> None:
         whole = pa.concat_tables(self._held)

@@ -65,22 +65,22 @@ def fits(stored: Shape, shape: Shape) -> bool:
 
 def described(stored: Shape) -> str:
     """Return what such examples are called in messages."""
-    return f"lists of {stored[0]}" if len(stored) == 1 else f"arrays of shape {stored}"
+    return f"lists of {stored[0]} (shape {stored})" if len(stored) == 1 else f"shape {stored}"
 
 
 def check(where: str, stored: Shape | None, shape: Shape) -> None:
     """Raise `DataError` unless stored examples can be read as examples of a shape."""
     if stored is None or fits(stored, shape):
         return
-    size, got = math.prod(shape), described(stored)
+    size = math.prod(shape)
     turn = (
         ""
         if math.prod(stored) != size
         else (" The number of values agrees, but not their order: transpose the data first.")
     )
     raise DataError(
-        f"{where}: examples of {size} values (shape {tuple(shape)}) expected, got {got} "
-        f"(shape {stored}).{turn}"
+        f"{where}: examples of {size} values (shape {tuple(shape)}) expected, got "
+        f"{described(stored)}.{turn}"
     )
 
 

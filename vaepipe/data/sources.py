@@ -27,8 +27,8 @@ from vaepipe.errors import DataError
 
 LOOKERS = 32
 """Files that are looked at together: what a footer costs is waiting."""
-READ_BYTES = 2**25
-"""Bytes of a file that are decoded together, as far as its footer tells."""
+COLUMNS, MOST_TOGETHER = 2048, 8
+"""One more batch is decoded together for so many columns, up to a limit."""
 
 NOTHING = pa.schema([])
 
@@ -215,8 +215,9 @@ class Source:
         wanted = list(dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep]))
         first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
         try:
-            for table in rebatched(self.format.batches(path, groups, wanted, size), size):
-                yield self._batch(path, table, (first, start), keep, exact=exact)
+            whole = size * self._together
+            for table in rebatched(self.format.batches(path, groups, wanted, whole), whole):
+                yield from cut(self._batch(path, table, (first, start), keep, exact=exact), size)
                 first, start = first + table.num_rows, start + table.num_rows
         except DataError:
             raise
@@ -264,6 +265,11 @@ class Source:
         types = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow"])))
         plain = {name: value for name, value in data.items() if name != "arrow"}
         return cls(**{**plain, **lists, "types": types})
+
+    @property
+    def _together(self) -> int:
+        """How many batches are decoded together: thousands of columns cost more than rows."""
+        return max(1, min(MOST_TOGETHER, len(self.column) // COLUMNS))
 
     def _kept(self, table: pa.Table, keep: Sequence[str]) -> pa.Table:
         """Columns that pass through, of the types that they have over all files."""
@@ -393,6 +399,24 @@ def refuse(path: str, bad: Sequence[tuple[int, str]], advice: str = "") -> None:
         raise DataError(
             f"{shown(path)}: row {row}: {reason}{more}. {advice or 'Mend or remove it'}."
         )
+
+
+def cut(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yield the same rows, `size` at a time, good and bad."""
+    rows = len(batch.ids) + len(batch.bad)
+    if rows <= size:
+        yield batch
+        return
+    good = np.ones(rows, bool)
+    good[[row - batch.start for row, _ in batch.bad]] = False
+    before = np.concatenate([[0], np.cumsum(good)])
+    for first in range(0, rows, size):
+        last = min(first + size, rows)
+        these = slice(before[first], before[last])
+        start = batch.start + first
+        bad = [(row, why) for row, why in batch.bad if start <= row < batch.start + last]
+        kept = batch.kept.slice(these.start, these.stop - these.start)
+        yield Batch(start, batch.ids[these], batch.x[these], kept, bad)
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
