@@ -96,7 +96,7 @@ def work_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=AUTO,
                 default="auto",
                 show_default=True,
-                help="Rows at a time; auto: from the shape of an example.",
+                help="Rows at a time; auto: from the size of an example and its row.",
             ),
             click.option("--workers", type=click.IntRange(1), default=1, show_default=True),
             click.option(

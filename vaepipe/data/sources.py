@@ -212,6 +212,8 @@ class Source:
         Raises:
             DataError: the file cannot be read, or has not the columns of the first.
         """
+        if self.looked is not None:
+            self.check_kept(keep)
         wanted = list(dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep]))
         first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
         try:

@@ -209,7 +209,7 @@ class DatasetContract(base.Contract):
 
     @staticmethod
     def _assert_record(batch: pa.RecordBatch, shape: Shape) -> None:
-        assert batch.schema.field("id").type == pa.int64(), "`id` is not int64"
+        assert batch.schema.field("id").type in (pa.int64(), pa.uint64()), "`id` is not int64"
         assert not batch.column("id").null_count and not batch.column("x").null_count, "nulls"
         field = batch.schema.field("x")
         assert tuple(shape_of(field)) == tuple(shape), f"x of shape {shape_of(field)}"
