@@ -132,7 +132,7 @@ class _Job:
         self.dataset: Dataset = task.data.dataset.build()
         self.batches = self._batches()
         self.step = _build(task)
-        loop.require_examples(self.step.objective, self.batches.local * world_size)
+        loop.require_examples(self.step.objective, self.batches.rows // self.batches.steps)
         self.kept = self._begin()
         self.step.to(device)
         speed.hasten(self.step.model, task.precision, compiled=task.compile)

@@ -60,6 +60,10 @@ from vaepipe.core.spec import Shape as Shape
 from vaepipe.core.spec import categories as categories
 from vaepipe.core.spec import provided as provided
 from vaepipe.core.spec import within as within
+from vaepipe.core.strata import log_over_strata as log_over_strata
+from vaepipe.core.strata import over_strata as over_strata
+from vaepipe.core.strata import strata_weights as strata_weights
+from vaepipe.core.strata import stratified as stratified
 from vaepipe.core.streams import Purpose as Purpose
 from vaepipe.core.streams import Stream as Stream
 from vaepipe.core.streams import row_seed as row_seed
@@ -121,10 +125,12 @@ __all__ = [
     "join_draws",
     "layer_sizes",
     "log_mean_exp",
+    "log_over_strata",
     "log_prob_each",
     "log_terms",
     "log_weights",
     "normal",
+    "over_strata",
     "positive",
     "provided",
     "rate",
@@ -137,6 +143,8 @@ __all__ = [
     "row_uniform",
     "scale_gradient",
     "seeded",
+    "strata_weights",
+    "stratified",
     "stream",
     "through_mixture",
     "units_of",

@@ -12,10 +12,11 @@ from vaepipe.core.divergence import rate
 from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
 from vaepipe.core.spec import Cap, provided
+from vaepipe.core.strata import over_strata, stratified
 from vaepipe.core.streams import Purpose, Stream, stream
 
 Drawn = tuple[Tensor, Tensor]
-"""Draws z `[k, batch, *latent]` and their rate `[k, batch]`, nats."""
+"""`stratified` draws z `[k S, batch, *latent]` and their rate `[k S, batch]`, nats."""
 
 _TAIL = 0.5
 """Share of the steps, the last ones, whose iterates are averaged."""
@@ -109,14 +110,14 @@ class _RowELBO:
     def __call__(self, h: Tensor, k: int, noise: Stream) -> Tensor:
         """Its integrand `[k, batch]`, nats, at k draws of this noise."""
         z, cost = self.draw(h, k, noise)
-        return self.generator(z).log_prob(self.x) - cost
+        return over_strata(self.head(h), self.generator(z).log_prob(self.x) - cost)
 
     def _one(self, h: Tensor, k: int) -> Drawn:
         """Of one row: here q still knows the density of what it drew."""
         q = self.head(h.unsqueeze(0))
-        z = q.rsample((k,))
+        z = stratified(q, k)
         if torch.is_grad_enabled() or not self.dense:
-            return z.squeeze(1), rate(q, self.p, z).expand(k, 1).squeeze(1)
+            return z.squeeze(1), rate(q, self.p, z).expand(len(z), 1).squeeze(1)
         # Without gradients values are compared: near the posterior these hardly vary.
         return z.squeeze(1), (q.log_prob(z) - self.p.log_prob(z)).squeeze(1)
 

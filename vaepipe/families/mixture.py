@@ -16,10 +16,11 @@ from vaepipe.core import Cap, Family, Mixture, Shape, positive
 class MixtureFamily(Family):
     """q(z | x) = sum_k w_k prod_d N(z_d; mu_kd, sigma_kd^2): a posterior with several modes.
 
-    Draws carry exact gradients with respect to weights, means and scales through the chain of
-    conditional distribution functions (implicit reparameterisation: Figurnov, Mohamed and Mnih,
-    2018, section 3; Graves, 2016). No KL to a prior has a closed form, so objectives sample it.
-    The features are the logits of w and, of each component, mu and the raw sigma.
+    Objectives draw from every component and weight what they find (`stratified`: Morningstar et
+    al., 2021), so that the weights learn however far apart the components are; each sample decodes
+    K latents. Only `dreg` needs the path of a draw, through the chain of conditional distribution
+    functions (`through_mixture`). No KL to a prior has a closed form, so objectives sample it. The
+    features are the logits of w and, of each component, mu and the raw sigma.
 
     Args:
         latent_shape: shape of z.

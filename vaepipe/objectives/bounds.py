@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepipe.core import Cap, Estimate, LatentModel, StepContext, has_closed_form, rate
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    LatentModel,
+    StepContext,
+    has_closed_form,
+    over_strata,
+    rate,
+)
 from vaepipe.errors import CompatibilityError
 
 
@@ -31,6 +39,12 @@ def weighted(
     return Estimate(bound.detach(), surrogate, terms)
 
 
+def rate_over_strata(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
+    """The rate of q: exact `[batch]`, or `[k, batch]` from its `stratified` draws z."""
+    r = rate(q, p, z)
+    return r if has_closed_form(q, p) else over_strata(q, r)
+
+
 def require_own_prior(model: LatentModel, objective: str) -> None:
     """The prior has weights of its own, for an objective that trains it apart from the family.
 
@@ -48,10 +62,10 @@ def require_own_prior(model: LatentModel, objective: str) -> None:
 def elbo_at(
     model: LatentModel, x: Tensor, q: Distribution, z: Tensor, ctx: StepContext
 ) -> Estimate:
-    """The ELBO of q at its draws z `[k, batch, *latent]`, as a function of all that made them."""
+    """The ELBO of q at its `stratified` draws z, as a function of all that made them."""
     p = model.p_z()
-    log_lik = model.generator(z).log_prob(x)
-    exact = rate(q, p.z, z).expand_as(log_lik)
+    log_lik = over_strata(q, model.generator(z).log_prob(x))
+    exact = rate_over_strata(q, p.z, z).expand_as(log_lik)
     return weighted(log_lik, exact, exact.mean(), p.global_kl / ctx.num_examples, 1.0)
 
 

@@ -15,9 +15,10 @@ from vaepipe.core import (
     LatentModel,
     StepContext,
     has_closed_form,
-    rate,
+    over_strata,
+    stratified,
 )
-from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.bounds import rate_over_strata, weighted
 from vaepipe.objectives.schedules import Ramp
 
 
@@ -60,9 +61,9 @@ class Capacity(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
-        z = q.rsample((self.samples,))
-        log_lik = model.generator(z).log_prob(x)  # [k, batch]
-        exact = rate(q, p.z, z).expand_as(log_lik)
+        z = stratified(q, self.samples)
+        log_lik = over_strata(q, model.generator(z).log_prob(x))  # [k, batch]
+        exact = rate_over_strata(q, p.z, z).expand_as(log_lik)
         mean_rate = ctx.batch.rows(exact.mean(0)).mean()
         cost = self.gamma * (mean_rate - self.target.at(ctx)).abs()
         return weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)

@@ -16,11 +16,12 @@ from vaepipe.core import (
     StepContext,
     has_closed_form,
     log_terms,
-    rate,
+    over_strata,
     rate_per_dimension,
+    stratified,
 )
 from vaepipe.errors import CompatibilityError
-from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.bounds import rate_over_strata, weighted
 from vaepipe.objectives.schedules import Ramp
 
 
@@ -72,9 +73,9 @@ class ELBO(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
-        z = q.rsample((self.samples,))
-        log_lik = model.generator(z).log_prob(x)  # [k, batch]
-        exact = rate(q, p.z, z).expand_as(log_lik)
+        z = stratified(q, self.samples)
+        log_lik = over_strata(q, model.generator(z).log_prob(x))  # [k, batch]
+        exact = rate_over_strata(q, p.z, z).expand_as(log_lik)
         cost = self._clamped_rate(q, p.z, z, ctx) if self.free_bits else exact.mean()
         global_rate = p.global_kl / ctx.num_examples
         return weighted(log_lik, exact, cost, global_rate, self.weight.at(ctx))
@@ -144,7 +145,8 @@ class SampledELBO(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
-        log_lik, sampled = log_terms(model, x, q.rsample((self.samples,)), p, q)
+        terms = log_terms(model, x, stratified(q, self.samples), p, q)
+        log_lik, sampled = (over_strata(q, term) for term in terms)
         global_rate = p.global_kl / ctx.num_examples
         return weighted(log_lik, sampled, sampled.mean(), global_rate, self.weight.at(ctx))
 

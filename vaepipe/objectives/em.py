@@ -8,7 +8,16 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    LatentModel,
+    Objective,
+    Part,
+    Phase,
+    StepContext,
+    stratified,
+)
 from vaepipe.objectives.bounds import elbo_at, elbo_under
 
 
@@ -53,7 +62,7 @@ class VariationalEM(Objective):
     def expect(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """The ELBO as a function of the encoder."""
         q = model.inference(x)
-        return elbo_at(model, x, q, q.rsample((self.samples,)), ctx)
+        return elbo_at(model, x, q, stratified(q, self.samples), ctx)
 
     def maximise(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """The ELBO as a function of decoder and prior."""

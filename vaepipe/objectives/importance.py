@@ -19,8 +19,11 @@ from vaepipe.core import (
     StepContext,
     frozen,
     log_mean_exp,
+    log_over_strata,
     log_terms,
+    over_strata,
     scale_gradient,
+    stratified,
 )
 
 
@@ -47,9 +50,12 @@ class IWAE(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
-        log_lik, rate = log_terms(model, x, q.rsample((self.k,)), p, q)  # [k, batch]
-        bound = log_mean_exp(log_lik - rate) - p.global_kl / ctx.num_examples
-        return Estimate(bound.detach(), -bound.mean(), _terms(log_lik, rate))
+        log_lik, rate = log_terms(model, x, stratified(q, self.k), p, q)  # [k S, batch]
+        log_w = log_over_strata(q, log_lik - rate)  # [k, batch]
+        bound = log_mean_exp(log_w) - p.global_kl / ctx.num_examples
+        return Estimate(
+            bound.detach(), -bound.mean(), _terms(over_strata(q, log_lik), over_strata(q, rate))
+        )
 
 
 @final
@@ -60,7 +66,8 @@ class DReG(JointObjective):
         v_i = w_i / sum_j w_j, a constant
 
     Tucker et al. (2019), eq. 8. The same bound as `IWAE`; the encoder's gradient gets better, not
-    worse, as k grows.
+    worse, as k grows. It needs the path of z through every choice: of a mixture whose components
+    are far apart take `iwae` (see `through_mixture`).
 
     Args:
         k: draws of z per example.
@@ -187,19 +194,27 @@ class CIWAE(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         q, p = model.inference(x), model.p_z()
-        log_lik, rate = log_terms(model, x, q.rsample((self.k,)), p, q)  # [k, batch]
+        log_lik, rate = log_terms(model, x, stratified(q, self.k), p, q)  # [k S, batch]
         global_rate = p.global_kl / ctx.num_examples
-        elbo, tight = (log_lik - rate).mean(0), log_mean_exp(log_lik - rate)
+        elbo = over_strata(q, log_lik - rate).mean(0)
+        tight = log_mean_exp(log_over_strata(q, log_lik - rate))
         mixed = self.beta * elbo + (1 - self.beta) * tight - global_rate
-        return Estimate((tight - global_rate).detach(), -mixed.mean(), _terms(log_lik, rate))
+        return Estimate(
+            (tight - global_rate).detach(),
+            -mixed.mean(),
+            _terms(over_strata(q, log_lik), over_strata(q, rate)),
+        )
 
 
 def _mean_of_bounds(model: LatentModel, x: Tensor, ctx: StepContext, m: int, k: int) -> Estimate:
     q, p = model.inference(x), model.p_z()
-    log_lik, rate = log_terms(model, x, q.rsample((m * k,)), p, q)
-    each = log_mean_exp((log_lik - rate).unflatten(0, (m, k)), dim=1)  # [m, batch]
+    log_lik, rate = log_terms(model, x, stratified(q, m * k), p, q)
+    log_w = log_over_strata(q, log_lik - rate)
+    each = log_mean_exp(log_w.unflatten(0, (m, k)), dim=1)  # [m, batch]
     bound = each.mean(0) - p.global_kl / ctx.num_examples
-    return Estimate(bound.detach(), -bound.mean(), _terms(log_lik, rate))
+    return Estimate(
+        bound.detach(), -bound.mean(), _terms(over_strata(q, log_lik), over_strata(q, rate))
+    )
 
 
 def _terms(log_lik: Tensor, rate: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,17 @@ from typing import Annotated, final
 from annotated_types import Ge
 from torch import Tensor
 
-from vaepipe.core import Cap, Estimate, JointObjective, LatentModel, StepContext, frozen, log_terms
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    JointObjective,
+    LatentModel,
+    StepContext,
+    frozen,
+    log_terms,
+    over_strata,
+    stratified,
+)
 
 
 @final
@@ -33,8 +43,9 @@ class STL(JointObjective):
     def estimate(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """Bound and surrogate for `x` `[batch, *x]`."""
         h, p, head = model.inference.features(x), model.p_z(), model.inference.head
-        z = head(h).rsample((self.samples,))
-        log_lik, rate = log_terms(model, x, z, p, frozen(head)(h.detach()))  # [k, batch]
+        q = head(h)
+        terms = log_terms(model, x, stratified(q, self.samples), p, frozen(head)(h.detach()))
+        log_lik, rate = (over_strata(q, term) for term in terms)  # [k, batch]
         bound = (log_lik - rate).mean(0) - p.global_kl / ctx.num_examples
         terms = {"log_lik": log_lik.detach().mean(0), "rate": rate.detach().mean(0)}
         return Estimate(bound.detach(), -bound.mean(), terms)

@@ -8,7 +8,17 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from vaepipe.core import Cap, Estimate, LatentModel, Objective, Part, Phase, StepContext, refine
+from vaepipe.core import (
+    Cap,
+    Estimate,
+    LatentModel,
+    Objective,
+    Part,
+    Phase,
+    StepContext,
+    refine,
+    stratified,
+)
 from vaepipe.core.refine import fresh_stream
 from vaepipe.core.streams import Purpose, Stream, stream
 from vaepipe.objectives.bounds import elbo_at, elbo_under, require_own_prior
@@ -111,4 +121,4 @@ class SemiAmortized(_Local):
     def infer(self, model: LatentModel, x: Tensor, ctx: StepContext) -> Estimate:
         """The ELBO at the encoder's features, as a function of the encoder."""
         q = model.inference(x)
-        return elbo_at(model, x, q, q.rsample((self.samples,)), ctx)
+        return elbo_at(model, x, q, stratified(q, self.samples), ctx)

@@ -18,10 +18,12 @@ from vaepipe.core import (
     Mixture,
     StepContext,
     has_closed_form,
-    rate,
+    over_strata,
+    strata_weights,
+    stratified,
 )
 from vaepipe.errors import CompatibilityError, UserError
-from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.bounds import rate_over_strata, weighted
 
 Kernel = Callable[[Tensor], Tensor]
 """A function of squared distances."""
@@ -117,10 +119,18 @@ class WAE(JointObjective):
         return _estimate(model, x, ctx, 0.0, self.strength, self.kernel, self.bandwidth)
 
 
-def discrepancy(one: Tensor, other: Tensor, kernel: str, bandwidth: float = 1.0) -> Tensor:
+def discrepancy(
+    one: Tensor,
+    other: Tensor,
+    kernel: str,
+    bandwidth: float = 1.0,
+    weights: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """The squared maximum mean discrepancy of two distributions, unbiased, from their draws.
 
         (1/(n (n-1))) sum_{i != j} [ k(a_i, a_j) + k(b_i, b_j) ] - (2/n^2) sum_ij k(a_i, b_j)
+
+    With weights, a draw is one of each of S components, and k is a weighted sum over both.
 
     Gretton et al. (2012), eq. 3. With r the squared distance and d the number of dimensions,
     rbf: k = exp(-r / (2 d s^2)); imq: k = the mean over c of C / (C + r), C = 2 d s^2 c, c from 0.1
@@ -131,6 +141,7 @@ def discrepancy(one: Tensor, other: Tensor, kernel: str, bandwidth: float = 1.0)
         other: b, draws `[n, *event]`.
         kernel: `rbf` or `imq`.
         bandwidth: s.
+        weights: of a and of b, `[n, S]` each, where these are `[n, S, *event]`.
 
     Raises:
         CompatibilityError: a single draw has no distance to another of its kind.
@@ -142,14 +153,16 @@ def discrepancy(one: Tensor, other: Tensor, kernel: str, bandwidth: float = 1.0)
         >>> near.abs().item() < 0.01 < far.item()
         True
     """
-    a, b = one.flatten(1), other.flatten(1)
+    u, v = weights or (one.new_ones(len(one), 1), other.new_ones(len(other), 1))
+    a, b = one.reshape(*u.shape, -1), other.reshape(*v.shape, -1)
     if min(len(a), len(b)) < 2:
         raise CompatibilityError(
             f"the discrepancy of 'wae_mmd' and 'info_vae' needs two draws of each distribution or "
             f"more, got {len(a)} and {len(b)}. Raise `batch_size`."
         )
-    k = _kernel(kernel, 2 * a.shape[1] * bandwidth**2)
-    return _within(a, k) + _within(b, k) - 2 * k(_squared(a, b)).mean()
+    k = _kernel(kernel, 2 * a.shape[-1] * bandwidth**2)
+    between = _pairs(a, u, b, v, k).sum() / (len(a) * len(b))
+    return _within(a, u, k) + _within(b, v, k) - 2 * between
 
 
 def _estimate(
@@ -163,14 +176,24 @@ def _estimate(
 ) -> Estimate:
     """`share` of the rate and the discrepancy are paid for."""
     q, p = model.inference(x), model.p_z()
-    z = q.rsample((1,))
-    log_lik = model.generator(z).log_prob(x)
-    exact = rate(q, p.z, z).expand_as(log_lik)
-    codes, draws = ctx.batch.rows(z.squeeze(0)), ctx.batch.rows(prior_draws(p.z, len(x)))
-    distance = discrepancy(codes, draws, kernel, bandwidth)
+    z = stratified(q, 1)
+    log_lik = over_strata(q, model.generator(z).log_prob(x))
+    exact = rate_over_strata(q, p.z, z).expand_as(log_lik)
+    draws = (z.movedim(0, 1), strata_weights(q).to(z).movedim(0, 1), *_of_prior(p.z, len(x)))
+    codes, u, others, v = (ctx.batch.rows(rows) for rows in draws)
+    distance = discrepancy(codes, others, kernel, bandwidth, (u, v))
     cost = strength * distance + (share * exact.mean() if share else 0.0)
     bound, surrogate, terms = weighted(log_lik, exact, cost, p.global_kl / ctx.num_examples, 1.0)
     return Estimate(bound, surrogate, {**terms, "mmd": distance.detach().expand(len(x))})
+
+
+def _of_prior(p: Distribution, n: int) -> tuple[Tensor, Tensor]:
+    """Draws `[n, S, *event]` and their weights `[n, S]`, of which learned ones carry gradients."""
+    if isinstance(p, Mixture) and not _only_components_learn(p):
+        z, w = stratified(p, n).unflatten(0, (n, -1)), strata_weights(p)
+        return z, w.expand(n, -1)
+    z = prior_draws(p, n).unsqueeze(1)
+    return z, z.new_ones(n, 1)
 
 
 def prior_draws(p: Distribution, n: int) -> Tensor:
@@ -224,12 +247,14 @@ def _kernel(name: str, spread: float) -> Kernel:
     return lambda r: torch.stack([c / (c + r) for c in scales]).mean(0)
 
 
-def _within(a: Tensor, k: Kernel) -> Tensor:
+def _within(a: Tensor, u: Tensor, k: Kernel) -> Tensor:
     """The mean of k over pairs of different draws."""
-    each = k(_squared(a, a))
-    return (each.sum() - each.diagonal().sum()) / (len(a) * (len(a) - 1))
+    each = _pairs(a, u, a, u, k)
+    same = each.diagonal(dim1=0, dim2=2)
+    return (each.sum() - same.sum()) / (len(a) * (len(a) - 1))
 
 
-def _squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances `[n, m]`, by differences: its gradient is finite at zero."""
-    return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(-1)
+def _pairs(a: Tensor, u: Tensor, b: Tensor, v: Tensor, k: Kernel) -> Tensor:
+    """u v k(|a - b|^2) `[n, S, m, R]`; by differences, whose gradient is finite at zero."""
+    squared = (a[:, :, None, None] - b).square().sum(-1)
+    return u[:, :, None, None] * v * k(squared)

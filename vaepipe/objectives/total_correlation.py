@@ -26,10 +26,11 @@ from vaepipe.core import (
     Mixture,
     StepContext,
     has_closed_form,
-    rate,
+    over_strata,
+    stratified,
 )
 from vaepipe.errors import CompatibilityError
-from vaepipe.objectives.bounds import weighted
+from vaepipe.objectives.bounds import rate_over_strata, weighted
 from vaepipe.objectives.schedules import Ramp
 
 Estimator = Literal["weighted", "stratified"]
@@ -75,12 +76,14 @@ class BetaTC(JointObjective):
         """Bound and surrogate for `x` `[batch, *x]`."""
         h, p = model.inference.features(x), model.p_z()
         q = model.inference.head(h)
-        z = q.rsample((1,))
-        log_lik = model.generator(z).log_prob(x)
-        exact = rate(q, p.z, z).expand_as(log_lik)
+        z = stratified(q, 1)
+        log_lik = over_strata(q, model.generator(z).log_prob(x))
+        exact = rate_over_strata(q, p.z, z).expand_as(log_lik)
         everyone = model.inference.head(ctx.batch.rows(h))
-        draws = ctx.batch.rows(z.squeeze(0))
-        tc = total_correlation(everyone, draws, ctx.num_examples, self.estimator).mean()
+        draws = ctx.batch.rows(z.movedim(0, 1)).unbind(1)
+        how = (ctx.num_examples, self.estimator)
+        each = torch.stack([total_correlation(everyone, draw, *how) for draw in draws])
+        tc = over_strata(everyone, each).mean()
         cost = exact.mean() + self.extra.at(ctx) * tc
         global_rate = p.global_kl / ctx.num_examples
         bound, surrogate, terms = weighted(log_lik, exact, cost, global_rate, 1.0)

@@ -26,6 +26,7 @@ from vaepipe.core import (
     stream,
 )
 from vaepipe.families.discrete import BernoulliFamily
+from vaepipe.families.mixture import MixtureFamily
 from vaepipe.families.normal import DiagonalNormal
 from vaepipe.likelihoods.bernoulli import BernoulliLikelihood
 from vaepipe.networks.mlp import MLP
@@ -54,6 +55,8 @@ OBJECTIVES = {
     "info_vae": lambda: InfoVAE(kernel="rbf"),
     "wae_mmd": lambda: WAE(),
     "wae_vamp": lambda: WAE(),
+    "beta_tc_mixture": lambda: BetaTC(),
+    "wae_mixture": lambda: WAE(),
     "vq_ema": lambda: VQObjective(),
     "vq_gradient": lambda: VQObjective(),
     "reinforce_average": lambda: Reinforce(baseline="average", samples=7),
@@ -99,6 +102,8 @@ def model(name):
     discrete = name.startswith("reinforce")
     head = BernoulliFamily((WIDTH,)) if discrete else DiagonalNormal((WIDTH,))
     prior = BernoulliPrior((WIDTH,), DATA) if discrete else StandardNormal((WIDTH,), DATA)
+    if name.endswith("mixture"):
+        head = MixtureFamily((WIDTH,), components=2)
     if name.startswith("vq"):
         head = VQ((1, WIDTH), codes=4, update=name.removeprefix("vq_"), restart=0.0)
         head.usage.fill_(1.0)  # a book that has begun
