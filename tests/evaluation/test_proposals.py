@@ -132,3 +132,13 @@ def test_mixtures_of_real_numbers_are_real_and_mixtures_of_bits_are_not():
     bits = torch.distributions.Bernoulli(torch.full((3,), 0.5))
     assert not is_real(torch.distributions.MixtureSameFamily(weights, bits))
     assert not is_real(torch.distributions.Beta(torch.ones(2), torch.ones(2)))
+
+
+def test_the_documented_share_of_draws_comes_from_the_kernels():
+    """.7 from the kernels; .3 from q, q widened and the prior as .5 : .3 : .2."""
+    torch.manual_seed(0)
+    ppca = PPCA.random(5, 2, seed=1)
+    model, x = ppca.model(), ppca.draw(2)
+    h = model.inference.features(x)
+    proposal = adaptive.refined(model, x, h, range(2), 0, steps=2)
+    assert torch.allclose(proposal.shares, torch.tensor([0.15, 0.09, 0.06, 0.7]))

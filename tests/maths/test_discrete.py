@@ -5,7 +5,16 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.distributions import (
+    Bernoulli,
+    Dirichlet,
+    Distribution,
+    Gamma,
+    Independent,
+    Normal,
+    OneHotCategorical,
+    constraints,
+)
 
 from vaepipe import registry
 from vaepipe.core import (
@@ -19,6 +28,7 @@ from vaepipe.core import (
     rate_per_dimension,
     rehearse,
 )
+from vaepipe.core.rehearsal import check_places
 from vaepipe.errors import CompatibilityError
 from vaepipe.evaluation import score, validate
 from vaepipe.families.discrete import BernoulliFamily, CategoricalFamily
@@ -333,3 +343,66 @@ def test_a_model_of_dependent_bits_learns_below_its_evidence(objective):
             phase.estimate(made, x, ctx).surrogate.backward()
             optimizer.step()
     assert levels[1] > levels[0]
+
+
+class Circle(constraints.Constraint):
+    """Points of the plane at distance one from the origin."""
+
+    event_dim = 1
+
+    def check(self, value):
+        return (value.norm(dim=-1) - 1).abs() < 1e-4
+
+
+class OnACircle(Distribution):
+    """An angle, uniform, as a point of the circle; its density is one of angles."""
+
+    arg_constraints, support = {}, Circle()
+
+    def __init__(self, batch=()):
+        super().__init__(torch.Size(batch), torch.Size((2,)), validate_args=False)
+
+    def sample(self, sample_shape=()):
+        angle = 2 * math.pi * torch.rand(self._extended_shape(torch.Size(sample_shape))[:-1])
+        return torch.stack([angle.cos(), angle.sin()], -1)
+
+    def log_prob(self, value):
+        return (value * 0).sum(-1) - math.log(2 * math.pi)
+
+
+def test_a_circle_is_not_compared_with_the_plane():
+    """Every point of the circle is one of the plane, but lengths are not areas."""
+    q, plane = OnACircle((2,)), Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    with pytest.raises(CompatibilityError, match=r"a part of .*where p.z. lives: their dens"):
+        check_places(q, plane)
+    check_places(q, OnACircle())
+    with pytest.raises(CompatibilityError, match="outside the support"):
+        check_places(Independent(Normal(torch.zeros(3, 2), 1.0), 1), OnACircle())
+
+
+class OwnOneHot(OneHotCategorical):
+    """Under another name of its support."""
+
+    class Unit(constraints.Constraint):
+        is_discrete, event_dim = True, 1
+
+        def check(self, value):
+            return ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
+
+    support = Unit()
+
+
+def test_supports_are_compared_and_not_their_names():
+    codes = torch.zeros(3, 4)
+    check_places(OwnOneHot(logits=codes), OneHotCategorical(logits=codes[0]))
+    check_places(OneHotCategorical(logits=codes), OwnOneHot(logits=codes[0]))
+    bits = Independent(Bernoulli(torch.full((3, 4), 0.5)), 1)
+    with pytest.raises(CompatibilityError, match="outside the support"):
+        check_places(bits, OwnOneHot(logits=codes[0]))
+    with pytest.raises(CompatibilityError, match="gives mass to values that q"):
+        check_places(OwnOneHot(logits=codes), Independent(Bernoulli(torch.full((4,), 0.5)), 1))
+    check_places(Dirichlet(torch.ones(3, 4)), Dirichlet(torch.ones(4)))
+    positive = Independent(Gamma(torch.ones(3, 4), 1.0), 1)
+    check_places(positive, Independent(Normal(torch.zeros(4), 1.0), 1))
+    with pytest.raises(CompatibilityError, match="their densities"):
+        check_places(Dirichlet(torch.ones(3, 4)), positive)

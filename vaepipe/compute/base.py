@@ -70,7 +70,8 @@ class TrainTask:
         name: what people call it, `stage` or `stage/00003`.
         output: absolute folder; gets `journal.jsonl`, `checkpoint/`, `history.parquet`, `model/`.
         optimizer: validated settings for `vaepipe.training.optim.build`.
-        validation: `{"examples": int, "k": int, "every": int}`; objective-independent evidence.
+        validation: `{"examples": int, "k": int, "every": int}`; the evidence is
+            estimated in the same way for every objective.
         patience: epochs without a better validation evidence before stopping; None: never.
         seed: an integer child of the pipeline's seed.
         fingerprint: of settings and inputs; a checkpoint of another fingerprint is not resumed.

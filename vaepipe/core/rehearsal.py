@@ -19,6 +19,10 @@ from vaepipe.core.streams import Purpose, stream
 from vaepipe.errors import CompatibilityError
 
 _BATCH = 2
+_DRAWS = torch.Size((16,))
+"""Draws by which supports are compared."""
+_NEAR = 0.05
+"""By which share of its size a number is changed to see whether it can change alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +95,11 @@ class _Stage:
                 f"q(z|x) lives on {_place(q)} but p(z) on {_place(p)}: a mass cannot be compared "
                 "with a density. Choose a prior for such latents, or another family."
             )
-        if _kind(q) != _kind(p):
-            raise CompatibilityError(
-                f"q(z|x) is over {_KINDS[_kind(q)]} but p(z) over {_KINDS[_kind(p)]}: "
-                f"{_apart(q, p)}. Choose the prior that belongs to the family."
-            )
         if q.event_shape != p.event_shape:
             raise CompatibilityError(
                 f"q(z|x) is of shape {list(q.event_shape)} but p(z) of {list(p.event_shape)}."
             )
-        if p.support is not None and not p.support.check(q.sample()).all():
-            raise CompatibilityError(
-                f"draws of q(z|x) lie outside the support of p(z): {_place(q)} and {_place(p)}. "
-                "Choose a prior that is made for this family."
-            )
+        check_places(q, p)
         return self.objective.notes(q, p)
 
     def play(self, phase: Phase, x: Tensor) -> set[str]:
@@ -188,6 +183,65 @@ class _Counted(WholeBatch):
         """The same."""
         self.asked = True
         return mine
+
+
+def check_places(q: Distribution, p: Distribution) -> None:
+    """Compare supports by what lies in them.
+
+    Draws of q lie in the support of p. Where values are discrete, or tied to each other (points of
+    a sphere, of a simplex), draws of p lie in the support of q too: a part of a space has a volume
+    of its own, and a density on it cannot be compared with one on the whole space.
+
+    Args:
+        q: q(z | x).
+        p: p(z), of the event shape of q.
+
+    Raises:
+        CompatibilityError: draws lie outside, or on a part of a space only.
+    """
+    z, other = q.sample(_DRAWS), p.sample(_DRAWS)
+    inside = _holds(p, z)
+    same = inside and (not (_is_discrete(q) or _tied(q, z) or _tied(p, other)) or _holds(q, other))
+    if same:
+        return
+    if _kind(q) != _kind(p):
+        raise CompatibilityError(
+            f"q(z|x) is over {_KINDS[_kind(q)]} but p(z) over {_KINDS[_kind(p)]}: "
+            f"{_apart(q, p)}. Choose the prior that belongs to the family."
+        )
+    if not inside:
+        raise CompatibilityError(
+            f"draws of q(z|x) lie outside the support of p(z): {_place(q)} and {_place(p)}. "
+            "Choose a prior that is made for this family."
+        )
+    raise CompatibilityError(
+        f"q(z|x) lives on {_place(q)}, a part of {_place(p)}, where p(z) lives: {_apart(q, p)}. "
+        "Choose a prior that is made for this family."
+    )
+
+
+def _holds(d: Distribution, z: Tensor) -> bool:
+    """Whether all of z lies in the support of a distribution; one that is not known holds all."""
+    return d.support is None or bool(d.support.check(z).all())
+
+
+def _tied(d: Distribution, z: Tensor) -> bool:
+    """Whether one number of an event cannot change alone, a little up or a little down.
+
+    Args:
+        d: over real numbers.
+        z: draws of it, `[*lead, *event]`.
+    """
+    if d.support is None or _constraint(d) == "Real":
+        return False
+    flat = z.flatten(z.ndim - len(d.event_shape)) if d.event_shape else z.unsqueeze(-1)
+    for place in range(flat.shape[-1]):
+        gap = torch.zeros_like(flat)
+        gap[..., place] = _NEAR * flat[..., place].abs()
+        up, down = (d.support.check((flat + s * gap).reshape(z.shape)) for s in (1, -1))
+        if not (up | down).reshape(len(z), -1).all():
+            return True
+    return False
 
 
 _KINDS = {

@@ -22,6 +22,8 @@ from vaepipe.evaluation.proposals import (
     row_moments,
 )
 
+DEFENSIVE_SHARE = 0.3
+"""Share of the draws that come from the defensive mixture, where there are kernels."""
 KERNEL_DIMS = 8
 """With more latent dimensions than these a few hundred draws cannot place local kernels."""
 KERNELS = 16
@@ -59,8 +61,8 @@ def refined(
     M-PMC, over three rounds (Cappe, Douc, Guillin, Marin and Robert, 2008, *Adaptive importance
     sampling in general mixture classes*, eqs. 6-8), so that a posterior of several modes is
     covered by as many kernels. The draws of the evidence are new ones: given the proposal they are
-    independent, and the estimate stays a lower bound in expectation. Half of them come from the
-    kernels, half from the defensive mixture.
+    independent, and the estimate stays a lower bound in expectation. Of these draws .7 come from
+    the kernels and .3 from the defensive mixture.
 
     Args:
         model: p(x, z) with q(z | x).
@@ -78,7 +80,7 @@ def refined(
         return defensive(model, best, ids, seed)
     fit = _learn(model, x, start, mean, scale)
     final = defensive(model, best, ids, seed)
-    return _with_kernels(final, fit, 0.3, final.stream)
+    return _with_kernels(final, fit, final.stream)
 
 
 def evaluations(steps: int, latent_dims: int) -> int:
@@ -110,7 +112,7 @@ def _learn(
         every = torch.cat(draws)
         log_w = torch.cat(joint) - _density(used, ROUNDS, every)
         fit = _fitted(every, log_w, scale, _EFFECTIVE[number])
-        proposal = _with_kernels(start, fit, 0.3, start.stream.at("kernels", number))
+        proposal = _with_kernels(start, fit, start.stream.at("kernels", number))
     assert fit is not None
     return fit
 
@@ -190,15 +192,13 @@ def _em(
     return total.log(), moved, fitted.clamp(min=1e-12).maximum((_FLOOR * unit) ** 2)
 
 
-def _with_kernels(
-    start: MixtureProposal, fit: _Fit, defensive_share: float, stream: Stream
-) -> MixtureProposal:
+def _with_kernels(start: MixtureProposal, fit: _Fit, stream: Stream) -> MixtureProposal:
     """The kernels, and the defensive mixture beside them."""
 
     def kernels(rows: slice) -> object:
         return mixture_of_normals(fit.logits[rows], fit.mean[rows], fit.scale[rows])
 
     makers: list[Maker] = [*start.makers, kernels]  # type: ignore[list-item]
-    rest = torch.full_like(start.shares[:, :1], 1 - defensive_share)
-    shares = torch.cat([defensive_share * start.shares, rest], 1)
+    rest = torch.full_like(start.shares[:, :1], 1 - DEFENSIVE_SHARE)
+    shares = torch.cat([DEFENSIVE_SHARE * start.shares, rest], 1)
     return MixtureProposal(makers, shares, start.h, start.ids, stream)

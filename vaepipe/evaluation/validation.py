@@ -27,8 +27,10 @@ Features = Callable[[LatentModel, Tensor], Tensor]
 def validate(
     model: LatentModel, x: Tensor, *, k: int, seed: int = 0, features: Features | None = None
 ) -> dict[str, float]:
-    """Means over examples `[n, *shape]`, in nats, comparable whatever the training objective.
+    """Means over examples `[n, *shape]`, in nats, estimated in the same way for every objective.
 
+    With few samples the evidence still depends on the encoder: its distance to log p(x) is a
+    divergence of q(z | x) from p(z | x), which shrinks as k grows (Burda et al., 2016, theorem 1).
     The samples are the same for every model, epoch and worker with this `seed`.
 
     Args:

@@ -29,7 +29,10 @@ class VariationalEM(Objective):
         M: theta <- theta + d/dtheta ELBO, m_steps times
 
     Neal and Hinton (1998), eq. 7, with gradient steps instead of maxima and one batch instead of
-    the data. Many E-steps are the aggressive training of He et al. (2019), section 4.
+    the data. Many E-steps keep the encoder near its optimum for the batch at hand. This is not the
+    aggressive training of He et al. (2019), algorithm 1, which takes a new batch for every step of
+    the encoder, until its bound stops rising, and goes back to joint steps once the mutual
+    information of x and z has stopped rising.
 
     Args:
         e_steps: updates of the encoder for each batch.

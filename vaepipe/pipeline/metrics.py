@@ -27,9 +27,7 @@ class Metric:
 
 
 _ALL = (
-    Metric(
-        "log_evidence", "max", "nats", "log p(x) by importance sampling; any objective's models"
-    ),
+    Metric("log_evidence", "max", "nats", "log p(x) by importance sampling, a lower bound"),
     Metric("elbo", "max", "nats", "E_q[log p(x, z) - log q(z | x)], at most log p(x)"),
     Metric("log_lik", "max", "nats", "E_q[log p(x | z)]: how well examples are reconstructed"),
     Metric("rate", "min", "nats", "KL(q(z | x) || p(z)): how much a code says about its example"),

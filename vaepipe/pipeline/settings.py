@@ -65,7 +65,7 @@ class ModelSettings(Settings):
 
 @final
 class ValidationSettings(Settings):
-    """How a fit is validated: evidence by importance sampling, whatever the objective."""
+    """How a fit is validated: evidence by importance sampling, the same for every objective."""
 
     examples: Count = 2000
     k: Count = 16
