@@ -105,6 +105,18 @@ def test_harm_is_found(copy, capfd, harm):
     assert code == 1 and any(HARM[harm] in each["detail"] for each in wrong), wrong
 
 
+def test_a_difference_names_the_versions_that_wrote_it(copy, capfd):
+    """Another vaepipe may draw other numbers: that is no damage of the files."""
+    rewrite(copy, "part-00000-of-00003.parquet", shifted, hide=True)
+    plan = json.loads((copy / parts.PLAN).read_text())
+    packages = plan["worker"]["config"]["packages"]
+    plan["worker"]["config"]["packages"] = ["gone==1.0", "vaepipe==0.0.1", *packages]
+    files.write_json(copy / parts.PLAN, plan)
+    code, out, _ = vaepipe(capfd, "latents", "verify", copy)
+    assert code == 1
+    assert "written with gone==1.0, vaepipe==0.0.1, which may draw other random numbers" in out
+
+
 def test_another_model_cannot_have_made_them(copy, tmp_path, capfd):
     other = save_model(tmp_path / "other", seed=1)
     code, out, _ = vaepipe(capfd, "latents", "verify", copy, "--model", other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,10 @@ def _recomputed(folder: Path, known: Mapping[str, Any], rows: int, sound: set[st
         worst, count = again.worst(rows)
     except (VaepipeError, OSError) as error:
         return Finding("recomputed", False, f"cannot be: {error}")
-    most = again.tolerance
-    return Finding(
-        "recomputed", worst <= most, f"{count:,} rows, largest relative difference {worst:.1e}"
-    )
+    text = f"{count:,} rows, largest relative difference {worst:.1e}"
+    if worst > again.tolerance and again.others:
+        text += f"; written with {', '.join(again.others)}, which may draw other random numbers"
+    return Finding("recomputed", worst <= again.tolerance, text)
 
 
 class _Again:
@@ -170,6 +171,8 @@ class _Again:
         now = {"model": known["model"], "on_bad_row": "quarantine"}
         self.encoder = Encoder(plan["worker"] | now)
         self.tolerance = TOLERANCES[plan["worker"]["precision"]]
+        packages = plan["worker"]["config"]["packages"]
+        self.others = [each for each in packages if each != _installed(each)]
 
     def worst(self, rows: int) -> tuple[float, int]:
         """The largest relative difference over batches of some parts, and their rows.
@@ -200,6 +203,15 @@ class _Again:
         start, table = self.encoder.batch(unit, number, clean=clean)
         stored = pq.read_table(self.folder / unit["part"]).slice(start, len(table))
         return _relative(table, stored), len(table)
+
+
+def _installed(requirement: str) -> str | None:
+    """The same package with the version that is installed here; None where it is not."""
+    name = requirement.partition("==")[0]
+    try:
+        return f"{name}=={version(name)}"
+    except PackageNotFoundError:
+        return None
 
 
 def _order(turn: int, i: int) -> int:
