@@ -21,7 +21,7 @@ from vaepipe.likelihoods.gaussian import GaussianLikelihood
 from vaepipe.networks.mlp import MLP
 from vaepipe.objectives.elbo import ELBO, SampledELBO
 from vaepipe.objectives.em import VariationalEM
-from vaepipe.objectives.importance import CIWAE, IWAE, MIWAE
+from vaepipe.objectives.importance import CIWAE, IWAE, MIWAE, DReG
 from vaepipe.objectives.landing import STL
 from vaepipe.objectives.mmd import WAE, _of_prior, discrepancy
 from vaepipe.priors.normal import StandardNormal
@@ -249,3 +249,10 @@ def test_an_autoencoder_with_a_mixture_for_a_posterior_moves_its_weights():
     e = WAE(strength=10.0).estimate(model, torch.ones(50, 1), StepContext(0, 0.0, 100))
     (slope,) = torch.autograd.grad(e.surrogate, wanted)
     assert slope.isfinite().all() and slope[0].abs() > 0.1
+
+
+def test_dreg_says_that_it_follows_the_path_through_a_mixture():
+    model, _ = one_mode_each_side(2.0)
+    q, p = model.inference(torch.ones(1, 1)), model.p_z().z
+    assert "far apart" in DReG().notes(q, p)["gradient"]
+    assert DReG().notes(Normal(0.0, 1.0), p) == {}

@@ -7,12 +7,14 @@ from typing import Annotated, final
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaepipe.core import (
     Cap,
     Estimate,
     JointObjective,
     LatentModel,
+    Mixture,
     Objective,
     Part,
     Phase,
@@ -91,6 +93,12 @@ class DReG(JointObjective):
         bound = log_mean_exp(log_w.detach()) - global_rate
         surrogate = global_rate - (v * log_w).sum(0).mean()
         return Estimate(bound.detach(), surrogate, _terms(log_lik, rate))
+
+    def notes(self, q: Distribution, p: Distribution) -> dict[str, str]:
+        """Whether the gradient passes through a choice."""
+        if not isinstance(q, Mixture):
+            return {}
+        return {"gradient": "along paths, noisy where components are far apart; 'iwae' is not"}
 
 
 @final
