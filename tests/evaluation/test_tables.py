@@ -21,8 +21,9 @@ from vaepipe.data.sources import Source
 from vaepipe.errors import CompatibilityError, DataError, EvaluationError
 from vaepipe.evaluation import Gaps, adaptive, annealing
 from vaepipe.evaluation.decoding import squared_error
+from vaepipe.journal import Journal
 from vaepipe.pipeline import inputs
-from vaepipe.pipeline.stages import evaluate, evaluate_key, evaluate_tables
+from vaepipe.pipeline.stages import evaluate, evaluate_checks, evaluate_key, evaluate_tables
 from vaepipe.pipeline.stages.evaluate_checks import Line, check, doubts, short_paths
 from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.registry import part
@@ -364,6 +365,25 @@ def test_orders_that_hold_in_expectation_are_doubted_and_not_refused(table, summ
     check(table, summary)
     (said,) = doubts(table, summary, (), "posterior")
     assert said.startswith(names) and "another seed" in said
+
+
+def test_tables_are_written_although_an_order_is_violated(tmp_path, monkeypatch):
+    """The diagnosis and the journal say so; here every difference counts as a violation."""
+    monkeypatch.setattr(evaluate_checks, "ERRORS", -1000.0)
+    folder, data = save(tmp_path / "m", "diagonal_normal"), examples(tmp_path / "test.parquet", 20)
+    manifest = run(folder, data, tmp_path / "out", {"evidence": {"k": [20, 30]}})
+    assert pq.read_table(tmp_path / "out" / "summary.parquet").num_rows
+    (said,) = (text for text in manifest["diagnosis"] if text.startswith("test/log_evidence_k30"))
+    events = Journal(tmp_path / "out" / JOURNAL).read()
+    assert said in [event["text"] for event in events if event["event"] == "warning"]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 0), (0.2, 1)])
+def test_heavy_tails_of_many_examples_are_an_alarm(share, count):
+    line = Line("test", "khat_above_07", share, None, 10, "", 500)
+    said = list(evaluate_tables.heavy_tails([line]))
+    assert len(said) == count
+    assert all("20% of the examples" in text and "above 0.63" in text for text in said)
 
 
 def test_an_upper_bound_below_the_lower_one_is_doubted():

@@ -38,7 +38,7 @@ from vaepipe.training.average import Average
 from vaepipe.training.parts import Ranks
 
 EVIDENCE = "val/log_evidence"
-"""What the best weights are chosen by: it does not depend on the objective."""
+"""What the best weights are chosen by: the same estimate for every objective."""
 
 WARM = "warm_epochs"
 """What a report says beside the metrics: epochs with the final weights of the objective."""

@@ -130,11 +130,11 @@ def diagnosis(found: Found) -> Diagnosis:
         said = Diagnosis([*said.alarms, *one.alarms], [*said.notes, *one.notes])
     lines = list(_summary(found, table))
     doubted = doubts(table, lines, found.simulated, found.proposal)
-    alarms = [*said.alarms, *_tails(lines), *short_paths(table), *doubted]
+    alarms = [*said.alarms, *heavy_tails(lines), *short_paths(table), *doubted]
     return said._replace(alarms=alarms)
 
 
-def _tails(lines: Sequence[Line]) -> Iterator[str]:
+def heavy_tails(lines: Sequence[Line]) -> Iterator[str]:
     """A sentence for each split in which the evidence of many examples cannot be trusted."""
     for line in lines:
         if line.metric == "khat_above_07" and line.value > MANY:
