@@ -527,3 +527,58 @@ def test_thousands_of_flat_columns_are_cut_into_the_same_batches(tmp_path):
     assert [v for b in batches for v in b.kept["label"].to_pylist()] == rows
     seen = np.concatenate([b.x for b in batches])
     assert np.array_equal(np.delete(seen, 7, 1), np.delete(x[rows], 7, 1))
+
+
+def test_columns_of_pictures_are_examples_of_a_data_stage(tmp_path):
+    """PNG bytes, or structs as Hugging Face stores them, with a `shape`."""
+    import io
+
+    from PIL import Image
+
+    grey = RNG.integers(0, 256, (20, 4, 6), dtype=np.uint8)
+
+    def png(row):
+        out = io.BytesIO()
+        Image.fromarray(row).save(out, "PNG")
+        return out.getvalue()
+
+    encoded = [png(row) for row in grey]
+    options = {"support": "unit_interval", "splits": {"all": 1.0}}
+    for name, column in {
+        "bytes": pa.array(encoded),
+        "struct": pa.array([{"bytes": each, "path": None} for each in encoded]),
+    }.items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"image": column}), path)
+        more = {"path": str(path), "column": "image", **options}
+        made, table = stage(tmp_path / name, "parquet", shape=[1, 4, 6], **more)
+        assert np.array_equal(schema.from_vectors(table["x"], (4, 6)), grey)
+        assert np.allclose(np.load(made / "mean.npy")[0], grey.mean(0) / 255)
+        with pytest.raises(DataError, match="give `shape`"):
+            stage(tmp_path / f"{name}-2", "parquet", **more)
+
+
+def test_a_dataset_whose_batches_differ_is_told_so(tmp_path):
+    from vaepipe.data import shards
+
+    batches = [
+        schema.record(IDS[:2], X[:2], {"label": ["a", "b"]}),
+        schema.record(IDS[2:4], X[2:4], {"label": [1, 2]}),
+    ]
+    with pytest.raises(DataError, match="'label': string in the first rows, int64 later"):
+        shards.write_split(tmp_path / "s", batches)
+
+
+def test_wide_columns_of_a_data_stage_are_held_a_part_at_a_time(tmp_path, monkeypatch):
+    from vaepipe.data import shards
+
+    monkeypatch.setattr(shards, "FILE_BYTES", 2 * 1024 * 5200)
+    label = pa.array([RNG.bytes(5000) for _ in range(3000)], pa.binary())
+    x = RNG.normal(size=(3000, 8)).astype(np.float32)
+    path = parquet(tmp_path / "x.parquet", x, np.arange(3000), label=label)
+    made, _ = stage(tmp_path / "d", "parquet", path=str(path), label_column="label", **REAL)
+    rows = [
+        f["rows"]
+        for f in json.loads((made / "manifest.json").read_text())["splits"]["all"]["files"]
+    ]
+    assert rows == [2048, 952]

@@ -102,7 +102,7 @@ def _check_named(variant: Variant, named: Sequence[str]) -> None:
     missing = [name for name in named if variant.field(name) is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        known = list(variant.fields)
+        known = [name for name in variant.fields if name not in set(named)]
         raise DataError(
             f"{shown(variant.files[0])}: no column '{missing[0]}'{more}, which the model reads."
             f"{did_you_mean(missing[0], known)} Give files with the model's columns "

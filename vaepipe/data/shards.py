@@ -24,6 +24,8 @@ from vaepipe.errors import DataError
 ROWS_PER_GROUP = 1024
 ROWS_PER_FILE = 64 * ROWS_PER_GROUP
 FILE_BYTES = 512 * 2**20
+WIDE = 4096
+"""Bytes of a row beside its example, from which they count for the size of a file."""
 MEAN, SCALE, LOGS = "mean.npy", "scale.npy", "log1p.npy"
 """Moments of the training split, beside its shards; `LOGS` holds mean and scale, `[2, *shape]`."""
 
@@ -240,11 +242,14 @@ def _narrowed(batch: pa.RecordBatch, narrow: Callable[[np.ndarray], np.ndarray])
 
 def _files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
-    count = 0
+    first: pa.Schema | None = None
+    count, full = 0, ROWS_PER_FILE
     for batch in batches:
+        if first is None:
+            first, full = batch.schema, _rows_per_file(batch)
+        _check_alike(first, batch.schema)
         held.append(batch)
         count += batch.num_rows
-        full = _rows_per_file(batch.schema.field("x").type)
         while count >= full:
             table = pa.Table.from_batches(held)
             yield table.slice(0, full)
@@ -254,8 +259,25 @@ def _files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _rows_per_file(kind: pa.DataType) -> int:
+def _check_alike(first: pa.Schema, other: pa.Schema) -> None:
+    """Raise `DataError` unless two batches of a dataset can be one table."""
+    if first.equals(other):
+        return
+    kinds = [{f.name: str(f.type) for f in schema} for schema in (first, other)]
+    names = [n for n in {**kinds[0], **kinds[1]} if kinds[0].get(n) != kinds[1].get(n)]
+    said = "; ".join(
+        f"column '{name}': {kinds[0].get(name, 'absent')} in the first rows, "
+        f"{kinds[1].get(name, 'absent')} later"
+        for name in names
+    )
+    raise DataError(f"the dataset's rows cannot be one table: {said or 'other columns'}.")
+
+
+def _rows_per_file(batch: pa.RecordBatch) -> int:
     """Whole row groups that fit the memory set aside for a file, one of them at least."""
+    kind = batch.schema.field("x").type
     row_bytes = kind.list_size * kind.value_type.bit_width // 8
+    others = batch.nbytes // max(1, batch.num_rows) - row_bytes
+    row_bytes += others if others > WIDE else 0
     groups = FILE_BYTES // (ROWS_PER_GROUP * max(row_bytes, 1))
     return max(ROWS_PER_GROUP, min(ROWS_PER_FILE, groups * ROWS_PER_GROUP))

@@ -57,12 +57,14 @@ def sort(kind: pa.DataType) -> str:
 
 
 def element(kind: pa.DataType) -> pa.DataType:
-    """Return the type of one value of an example.
+    """Return the type of one value of an example; images are bytes.
 
     Example:
         >>> element(pa.list_(pa.uint8()))
         DataType(uint8)
     """
+    if sort(kind) == "images":
+        return pa.uint8()
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     return kind.value_type if is_list(kind) else kind
 

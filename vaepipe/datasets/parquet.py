@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -27,8 +28,9 @@ class ParquetDataset(Rows):
     Args:
         path: a file, a folder, a glob, or a URI of a filesystem that Arrow knows (`s3://…`).
         support: where the values live; every value is checked when the data are written.
-        column: fixed- or variable-size lists, tensors, one number per row; or several numeric
-            columns, as a glob such as `f_*` or separated by commas, whose names the model keeps.
+        column: fixed- or variable-size lists, tensors, one number per row; PNG or JPEG images,
+            which need `shape`; or several numeric columns, as a glob such as `f_*` or separated by
+            commas, whose names the model keeps.
         id_column: unique integers; without it rows are numbered in order.
         label_column: kept as `label`; also one in the names of folders, `site=Ulm/`.
         shape: of one example; by default that of the tensors or lists.
@@ -71,7 +73,7 @@ class ParquetDataset(Rows):
         return found
 
     def _size(self) -> int:
-        row = max(1.0, self._source.row_bytes(self._kept))
+        row = max(1.0, self._source.row_bytes(self._kept), math.prod(self._source.shape))
         return max(1, min(BATCH, int(BATCH_BYTES / row)))
 
     @property
