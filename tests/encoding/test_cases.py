@@ -582,3 +582,13 @@ def test_wide_columns_of_a_data_stage_are_held_a_part_at_a_time(tmp_path, monkey
         for f in json.loads((made / "manifest.json").read_text())["splits"]["all"]["files"]
     ]
     assert rows == [2048, 952]
+
+
+def test_a_plan_of_before_is_read(tmp_path):
+    """It has no types that Arrow reads; those of the first file are taken."""
+    from vaepipe.data import sources
+
+    path = parquet(tmp_path / "x.parquet", label=["a"] * 60)
+    source = sources.of_files(str(path), (8,), "x", None)
+    plain = {n: v for n, v in source.to_dict().items() if n != "arrow"}
+    assert sources.Source.from_dict(json.loads(json.dumps(plain))) == source

@@ -264,7 +264,7 @@ class Source:
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
         """The inverse of `to_dict`."""
         lists = {name: tuple(data[name]) for name in ("files", "shape", "column")}
-        types = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow"])))
+        types = _types(data)
         plain = {name: value for name, value in data.items() if name != "arrow"}
         return cls(**{**plain, **lists, "types": types})
 
@@ -277,9 +277,9 @@ class Source:
         """Columns that pass through, of the types that they have over all files."""
         kept = table.select(list(keep))
         for at, name in enumerate(keep):
-            wanted = self.types.field(name)
-            column = _cast(name, table.column(name), wanted.type)
-            kept = kept.set_column(at, wanted, column)
+            wanted, column = self.types.field(name), table.column(name)
+            same = str(column.type) == str(wanted.type)
+            kept = kept.set_column(at, wanted, column if same else column.cast(wanted.type))
         return kept
 
     def _batch(
@@ -456,6 +456,15 @@ def _look(kind: str, files: Sequence[str]) -> tuple[Looked, list[Variant]]:
     return Looked(pieces, widths, {}, {}), variants
 
 
+def _types(data: Mapping[str, Any]) -> pa.Schema:
+    """Types of columns as plain data; those of the first file where an older plan has none."""
+    if "arrow" in data:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow"])))
+    path, column = data["files"][0], data["column"]
+    found = formats.FORMATS[data["kind"]].look(path).schema
+    return columns.others([Variant(found, [path])], column).schema
+
+
 def _own_ids(first: Variant) -> str | None:
     own = first.field("id")
     return "id" if own is not None and pa.types.is_integer(own.type) else None
@@ -478,17 +487,3 @@ def _shape(
         f"{shown(pieces[0].path)}: no rows with values, so the shape of an example is unknown; "
         "give `shape`."
     )
-
-
-def _cast(name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The same values of another type.
-
-    Raises:
-        DataError: a value does not fit.
-    """
-    if str(column.type) == str(kind):
-        return column
-    try:
-        return column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"column '{name}' cannot be read as {kind}: {error}") from error
