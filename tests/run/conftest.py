@@ -74,7 +74,7 @@ class Place:
         }
         return {**kept, "OMP_NUM_THREADS": "1", "VAEPIPE_WORKSPACE": str(self.workspace), **more}
 
-    def start(self, *args, **env) -> subprocess.Popen:
+    def start(self, *args, session=False, **env) -> subprocess.Popen:
         env = {name: str(value) for name, value in env.items()}
         return subprocess.Popen(
             [sys.executable, "-m", "vaepipe", *map(str, args)],
@@ -83,6 +83,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=session,
         )
 
     def kill(self, process: subprocess.Popen) -> None:

@@ -86,12 +86,13 @@ def call(args: list[str] | None = None) -> int:
 
     with listening() as asked:
         try:
-            return _call(args)
+            code = _call(args)
         except BaseException:
             if asked.code is None:
                 raise
             click.echo("vaepipe: interrupted; run the same command again to continue.", err=True)
             return asked.code
+        return code if code == 0 or asked.code is None else asked.code
 
 
 def _call(args: list[str] | None) -> int:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
-
-class Terminated(BaseException):
-    """The process was asked to end."""
+ECHO = 1.0
+"""Seconds in which another signal counts as the first: `timeout` and terminals send two."""
 
 
 class Asked:
     """Which signal came, if one did.
 
-    The exception alone is not enough: raised inside a C extension, it can come out as another.
+    The first one raises KeyboardInterrupt, for SIGTERM too: where a C extension waits, Ray hands
+    on no other exception. A second one ends the process at once, with all that it started.
     """
 
     number: int | None = None
+    since: float = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Remember the signal and raise."""
-        self.number = number
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        if self.number is None:
+            self.number, self.since = number, time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self.since > ECHO:
+            for child in descendants(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            os._exit(128 + number)
 
     @property
     def code(self) -> int | None:
@@ -34,7 +44,7 @@ class Asked:
 
 @contextmanager
 def listening() -> Iterator[Asked]:
-    """Raise KeyboardInterrupt or `Terminated` in the main thread when a signal comes."""
+    """Raise KeyboardInterrupt in the main thread when a signal comes."""
     asked = Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -45,3 +55,13 @@ def listening() -> Iterator[Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started (on Linux)."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, children.read_text().split()):
+                found += [child, *descendants(child)]
+    return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge
 
+from vaepipe import files
 from vaepipe.compute import ray_connect
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.compute.ray_connect import Share
@@ -52,14 +55,14 @@ class RayCompute:
             Unreachable: the cluster does not answer.
             UserError: the cluster is too small, or its nodes differ.
         """
-        with self._cluster(task.workers) as share:
+        with self._cluster(task.workers, task.output) as share:
             from vaepipe.compute import ray_train
 
             ray_train.train(task, share)
 
     def sweep(self, task: SweepTask) -> None:
         """Run trials by Ray Tune; one that fails leaves its `failed` event."""
-        with self._cluster(1) as share:
+        with self._cluster(1, task.output) as share:
             from vaepipe.compute import ray_tune
 
             ray_tune.sweep(task, share, self._fitted)
@@ -101,14 +104,21 @@ class RayCompute:
             self._connected = False
 
     @contextmanager
-    def _cluster(self, workers: int) -> Iterator[Share]:
-        """A cluster that can hold some workers at once; an interruption stops it promptly."""
+    def _cluster(self, workers: int, output: str | None = None) -> Iterator[Share]:
+        """Yield a cluster that can hold some workers at once; an interruption ends its work.
+
+        Args:
+            workers: how many.
+            output: folder of the work, where an interruption leaves no half-written file.
+        """
         try:
             yield self._fitted(workers)
         except (Exception, GeneratorExit):
             raise
         except BaseException:
             self.close()
+            if output is not None:
+                _tidy(Path(output))
             raise
 
     def _fitted(self, workers: int) -> Share:
@@ -155,6 +165,13 @@ def capacity(share: Share) -> int:
     """How many workers of this size the cluster holds at once."""
     by_cpu = int(_total("CPU") / share.cpus)
     return min(by_cpu, int(_total("GPU") / share.gpus + 1e-6)) if share.gpus else by_cpu
+
+
+def _tidy(output: Path) -> None:
+    """Remove what killed workers left in the folders of a fit or of the trials of a sweep."""
+    for folder in (output, *output.glob("trials/*")):
+        shutil.rmtree(folder / ray_connect.STORE, ignore_errors=True)
+        files.sweep_temporaries(folder)
 
 
 def _total(kind: str) -> float:

@@ -20,6 +20,8 @@ from vaepipe.registry import GROUPS
 
 OBJECT_STORE = 256 * 2**20
 """Bytes; units of work and metrics are small, and the data never pass through it."""
+STORE = ".ray"
+"""Ray's own files in a task's folder; removed when the work is over."""
 SECONDS = 5.0
 """How long an address may take to answer."""
 
@@ -177,13 +179,19 @@ def _probe(address: str) -> None:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Ray replaces the handler of SIGTERM; ours turns it into an exception."""
+    """Keep our handlers: Ray replaces that of SIGTERM by its own, which raises SystemExit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    terminated = False
     try:
         yield
+    except SystemExit:  # the signal came while Ray started
+        terminated = True
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)

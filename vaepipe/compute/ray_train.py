@@ -28,13 +28,11 @@ from ray.train.torch import TorchTrainer, get_device
 
 from vaepipe.compute import jobs, outputs, trials
 from vaepipe.compute.base import TrainTask
-from vaepipe.compute.ray_connect import Share
+from vaepipe.compute.ray_connect import STORE, Share
 from vaepipe.errors import TrainingError, VaepipeError
 
 RETRIES = 2
 """How often a fit goes on from its checkpoint after a worker died."""
-STORE = ".ray"
-"""Ray's own files in a task's folder; removed when the work is over."""
 
 
 def train(task: TrainTask, share: Share) -> None:
