@@ -8,6 +8,7 @@ from vaepipe.core import DataSpec
 from vaepipe.core.sequences import EOS, PAD, UNK
 from vaepipe.data import shards
 from vaepipe.data.lexicon import Lexicon
+from vaepipe.data.text import Losses
 from vaepipe.datasets.splits import by_id
 from vaepipe.datasets.text import Text
 from vaepipe.errors import DataError
@@ -161,3 +162,42 @@ def test_the_only_file_of_the_text_folder_is_the_default(tmp_path, monkeypatch):
 def test_what_a_dataset_is_needs_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("VAEPIPE_DATA", str(tmp_path))
     assert Text(length=9, vocabulary=50).spec.shape == (9,)
+
+
+PLAIN = ["the owl sat", "a cat ran far", "by the owl"]
+STORED = {
+    "CRLF": "\r\n".join(PLAIN),
+    "byte order mark": "\ufeff" + "\n".join(PLAIN),
+    "tabs": "\n".join(line.replace(" ", "\t") for line in PLAIN),
+    "empty lines": "\n\n" + "\n \t\n\n".join(PLAIN) + "\n\n\n",
+    "line separator": "\n".join(line.replace(" ", "\u2028") for line in PLAIN),
+    "vertical tab": "\n".join(line.replace(" ", "\x0b", 1) for line in PLAIN),
+    "form feed": "\x0c" + "\x0c\n".join(PLAIN),
+    "next line": "\n".join(line.replace(" ", "\x85", 1) for line in PLAIN),
+    "carriage return": "\n".join(line.replace(" ", "\r", 1) for line in PLAIN),
+}
+
+
+@pytest.mark.parametrize("level", ["word", "character"])
+@pytest.mark.parametrize("stored", STORED)
+def test_only_line_feeds_end_a_line_so_sentences_keep_their_numbers(corpus, stored, level):
+    """`str.splitlines` ends lines at ten characters; `wc`, `grep` and editors at the line feed."""
+    options = {"length": 20, "level": level, "splits": {"train": 1.0}}
+    expected = rows(Text(path=corpus("\n".join(PLAIN)), **options), "train")
+    found = rows(Text(path=corpus(STORED[stored]), **options), "train")
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_very_long_line_is_one_sentence_and_is_counted_as_cut(corpus):
+    dataset = Text(path=corpus("a b\n" + "owl " * 100_000 + "\nb a"), splits={"train": 1.0})
+    ids, x = rows(dataset, "train")
+    assert ids.tolist() == [0, 1, 2] and x.shape == (3, 20)
+    assert dataset.losses("train").cut == 1
+
+
+def test_losses_count_words_and_signs_that_are_stored(corpus):
+    path = corpus("b a ! a b a\nb c ? d e f\n")
+    dataset = Text(path=path, vocabulary=5, length=4, splits={"train": 1.0})
+    assert dataset.lexicon().words[3:] == ("a", "b")
+    assert dataset.losses("train") == Losses(sentences=2, cut=2, words=6, unknown=2, signs=2)

@@ -19,8 +19,8 @@ from vaepipe.cli.standalone import Work, model_option, work_options, working
     "data",
     metavar="PATH",
     required=True,
-    help="A data artifact's folder; Parquet files, `.npy` arrays or a folder of images: path, "
-    "glob or URI; runs:/ID for the dataset that an MLflow run logged.",
+    help="A data artifact's folder; Parquet files, `.npy` arrays, `.txt` files or a folder of "
+    "images: path, glob or URI; runs:/ID for the dataset that an MLflow run logged.",
 )
 @click.option("--output", metavar="DIR", required=True, help="A new folder, or one to go on with.")
 @click.option(

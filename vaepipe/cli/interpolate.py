@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vaepipe.cli.options import workspace_option
-from vaepipe.cli.standalone import model_option, picture_option, rows_options
+from vaepipe.cli.standalone import model_option, picture_option, rows_options, tell
 
 
 @click.command("interpolate")
@@ -51,6 +51,7 @@ def command(
         wanted = [i for i in (start, end) if i is not None]
         source = references.find_data(data, workspace)
         rows = retrace.rows(loaded, source, split, column, id_column, wanted)
+        tell(rows.warnings)
         ends = retrace.codes(loaded, rows, seed)
     share, z, x = retrace.line(loaded, ends, steps, seed)
     facts = {"share": share.numpy(), "z": z.float().numpy()}

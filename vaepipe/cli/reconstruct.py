@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vaepipe.cli.options import workspace_option
-from vaepipe.cli.standalone import model_option, picture_option, rows_options
+from vaepipe.cli.standalone import model_option, picture_option, rows_options, tell
 
 
 @click.command("reconstruct")
@@ -43,6 +43,7 @@ def command(
     loaded = bundle.load(folder)
     source = references.find_data(data, workspace)
     rows = retrace.rows(loaded, source, split, column, id_column, list(ids) or count)
+    tell(rows.warnings)
     more = {"mean": retrace.means(loaded, rows, seed)}
     if draw:
         more["draw"] = retrace.draws(loaded, rows, seed)

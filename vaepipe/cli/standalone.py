@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,8 @@ def rows_options(command: Callable[..., Any], *, required: bool = True) -> Calla
                 "data",
                 metavar="PATH",
                 required=required,
-                help="A data artifact's folder; Parquet files, `.npy` arrays or a folder of "
-                "images: path, glob or URI; runs:/ID.",
+                help="A data artifact's folder; Parquet files, `.npy` arrays, `.txt` files or a "
+                "folder of images: path, glob or URI; runs:/ID.",
             ),
             click.option("--split", help="Of an artifact; default: test, else val."),
             click.option("--column", default="x", show_default=True, help="Of Parquet files."),
@@ -76,6 +76,12 @@ def rows_options(command: Callable[..., Any], *, required: bool = True) -> Calla
     return command
 
 
+def tell(warnings: Iterable[str]) -> None:
+    """Say on stderr what the reader of a result must know."""
+    for text in warnings:
+        click.echo(f"warning: {text}", err=True)
+
+
 def work_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where the work runs, and which rows it reads."""
     for option in reversed(
@@ -85,8 +91,8 @@ def work_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--column",
                 default="x",
                 show_default=True,
-                help="Of Parquet files: one of lists, tensors or images; or several numeric ones, "
-                "separated by commas or as a glob.",
+                help="Of Parquet files: one of lists, tensors, images or text; or several of "
+                "numbers, separated by commas or as a glob.",
             ),
             click.option(
                 "--id-column", help="Unique integers; default: `id`, else rows are numbered."

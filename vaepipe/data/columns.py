@@ -172,6 +172,14 @@ def no_column(path: str, name: str, known: Sequence[str]) -> DataError:
     )
 
 
+def no_words(path: str, name: str) -> DataError:
+    """Return the error of text where there are no words to read it with."""
+    return DataError(
+        f"{shown(path)}: column '{name}': expected numbers, got text. A model that was fitted to "
+        "sentences reads text; a dataset of type `text` makes numbers of it."
+    )
+
+
 def _problems(variant: Variant, first: Variant, names: Sequence[str]) -> Iterator[str]:
     path = variant.files[0]
     for name in names:

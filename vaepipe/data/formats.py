@@ -1,4 +1,4 @@
-"""Where rows come from: Parquet files, NumPy arrays, images; by groups of rows, as they stream.
+"""Where rows come from: Parquet files, NumPy arrays, text, images; by groups of rows, streaming.
 
 A format looks at a file without reading its rows, and reads a range of its groups without holding
 all of it.
@@ -7,8 +7,10 @@ all of it.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
@@ -17,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from vaepipe.data import places, schema, tables
+from vaepipe.data import places, schema, tables, text
+from vaepipe.data.pictures import SUFFIXES
 from vaepipe.data.places import address, below, filesystem, reaching, shown
+from vaepipe.data.text import Unit
 from vaepipe.errors import DataError
 
-IMAGES = (".png", ".jpg", ".jpeg")
 GROUP = 1024
 """Rows of a group where the file has no groups of its own."""
 BUFFER = 2**20
@@ -126,7 +129,7 @@ class NpyFormat:
 
 @final
 class ImageFormat:
-    """PNG and JPEG files of a folder, sorted by path: `x` (their bytes) and `path`."""
+    """Pictures of a folder, sorted by path: `x` (their bytes) and `path`."""
 
     def look(self, path: str) -> About:
         """Names, sizes and times."""
@@ -149,15 +152,48 @@ class ImageFormat:
             yield pa.RecordBatch.from_pydict({name: made[name]() for name in columns})
 
 
+@final
+class TextFormat:
+    """Sentences of a UTF-8 file; its only column is `x`, as they stand there.
+
+    Args:
+        unit: what a sentence is.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        """Nothing is read yet."""
+        self._unit: Unit = unit
+
+    def look(self, path: str) -> About:
+        """Where the sentences are can only be known by reading all of them."""
+        found, content = self._read(path)
+        return About(even(len(found)), pa.schema([("x", pa.string())]), content)
+
+    def batches(
+        self, path: str, groups: range, columns: Sequence[str], size: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Sentences in order."""
+        found, _ = self._read(path)
+        last = min(groups.stop * GROUP, len(found))
+        for start in range(groups.start * GROUP, last, size):
+            part = found[start : min(start + size, last)]
+            yield pa.RecordBatch.from_pydict({name: pa.array(part) for name in columns})
+
+    def _read(self, path: str) -> tuple[Sequence[str], str]:
+        return _sentences(path, self._unit, json.dumps(stamp(path)))
+
+
 FORMATS: Mapping[str, Format] = {
     "parquet": ParquetFormat(),
     "npy": NpyFormat(),
     "images": ImageFormat(),
+    "line": TextFormat("line"),
+    "sentence": TextFormat("sentence"),
 }
 """Formats by name."""
 
 
-def find(path: str, only: str | None = None) -> tuple[str, list[str]]:
+def find(path: str, only: str | None = None, unit: Unit | None = None) -> tuple[str, list[str]]:
     """The format and the files of a file, folder, glob or URI, sorted; hidden ones are left out.
 
     A folder of images is one file of the format `images`.
@@ -165,6 +201,7 @@ def find(path: str, only: str | None = None) -> tuple[str, list[str]]:
     Args:
         path: the file, folder, glob or URI.
         only: the one format that is looked for, a name in `FORMATS`.
+        unit: of text, where sentences are looked for; then files whose names say nothing are text.
 
     Raises:
         DataError: there are none, or they belong to a table whose log says which rows are live.
@@ -174,20 +211,21 @@ def find(path: str, only: str | None = None) -> tuple[str, list[str]]:
     with reaching(path):
         there = system.get_file_info(root).type
     if there == fs.FileType.File:
-        kind = only or ("npy" if root.endswith(".npy") else "parquet")
+        kind = only or _kind(root, unit)
         if kind == "parquet":
             tables.refuse_logs(path, system, root.rpartition("/")[0], [], [root])
         return kind, [path]
     found = places.listing(path)
     names = [each.path for each in found.files]
-    for kind in ("parquet", "npy") if only is None else (only,):
-        chosen = [name for name in names if name.endswith(f".{kind}")]
+    endings = {"parquet": ".parquet", "npy": ".npy"} | ({unit: ".txt"} if unit else {})
+    for kind in endings if only is None else (only,):
+        chosen = [name for name in names if name.endswith(endings[kind])]
         if chosen and kind == "parquet":
             tables.refuse_logs(path, system, found.folder, found.names, chosen)
         if chosen:
             return kind, [address(path, name) for name in chosen]
     folder = there == fs.FileType.Directory
-    if only is None and folder and any(name.lower().endswith(IMAGES) for name in names):
+    if only is None and folder and any(name.lower().endswith(SUFFIXES) for name in names):
         return "images", [path]
     raise _nothing(path, only, folder=folder)
 
@@ -232,6 +270,24 @@ def even(rows: int) -> tuple[int, ...]:
     return tuple(min(GROUP, rows - start) for start in range(0, rows, GROUP))
 
 
+def _kind(name: str, unit: Unit | None) -> str:
+    """The format of a file by its name; of one that says nothing, text if that is looked for."""
+    if name.endswith(".npy"):
+        return "npy"
+    if name.endswith(".txt") or (unit is not None and not name.endswith(".parquet")):
+        return unit or "line"
+    return "parquet"
+
+
+@lru_cache(1)
+def _sentences(path: str, unit: Unit, stamp: str) -> tuple[Sequence[str], str]:
+    """The sentences of a file with this stamp, and a digest; kept for the next group of them."""
+    with _open(path) as file:
+        data = file.read()
+    found = text.sentences(text.decoded(shown(path), data), unit)
+    return found, hashlib.sha256(data).hexdigest()
+
+
 def _nothing(path: str, only: str | None, *, folder: bool) -> DataError:
     glob = "" if folder else " A glob names files; `**` goes through folders."
     if only == "npy":
@@ -239,7 +295,7 @@ def _nothing(path: str, only: str | None, *, folder: bool) -> DataError:
             f"{shown(path)}: no such file. Expected a .npy file, a folder of them, or a glob such "
             "as 'x-*.npy'."
         )
-    more = "" if only else ", nor `.npy` arrays, nor a folder of PNG or JPEG images"
+    more = "" if only else ", nor `.npy` arrays, nor a folder of images"
     return DataError(f"{shown(path)}: no Parquet files there{more}.{glob}")
 
 
@@ -273,7 +329,7 @@ def _parquet(path: str, source: Any, **options: Any) -> pq.ParquetFile:
 
 
 def _images(path: str) -> list[fs.FileInfo]:
-    return [i for i in places.listed(path) if i.path.lower().endswith(IMAGES)]
+    return [i for i in places.listed(path) if i.path.lower().endswith(SUFFIXES)]
 
 
 def _names(path: str, found: Sequence[fs.FileInfo]) -> str:

@@ -64,6 +64,17 @@ class Lexicon:
         ended = np.cumsum(x == EOS, axis=-1) - (x == EOS)
         return (ended == 0).sum(-1)
 
+    def lost(self, x: np.ndarray) -> tuple[float, float]:
+        """Return the share of unknown words in `x` `[n, length]`, and of sentences without an end.
+
+        Example:
+            >>> Lexicon(("<pad>", "<eos>", "<unk>", "be"), " ").lost(np.array([[3, 2], [3, 1]]))
+            (0.3333333333333333, 0.5)
+        """
+        words, unknown = int(((x != PAD) & (x != EOS)).sum()), int((x == UNK).sum())
+        cut = int((x != EOS).all(-1).sum())
+        return unknown / max(1, words), cut / max(1, len(x))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
         return {"words": list(self.words), "joint": self.joint}

@@ -20,6 +20,7 @@ import pyarrow as pa
 from vaepipe.core.spec import Shape
 from vaepipe.data import columns, formats, shards, values
 from vaepipe.data.columns import Variant
+from vaepipe.data.decoding import PLAIN, Decoding
 from vaepipe.data.formats import About, Format, find
 from vaepipe.data.formats import open_parquet as open_file
 from vaepipe.data.places import shown, stem
@@ -96,6 +97,7 @@ class Source:
         id_column: unique integers; None numbers the rows through all files.
         kind: a name in `formats.FORMATS`.
         types: of all other columns, over all files: what is read is cast to them.
+        decoding: how pictures and sentences are read.
         looked: the files, if they were looked at.
     """
 
@@ -105,6 +107,7 @@ class Source:
     id_column: str | None = "id"
     kind: str = "parquet"
     types: pa.Schema = NOTHING
+    decoding: Decoding = PLAIN
     looked: Looked | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -214,7 +217,9 @@ class Source:
         """
         if self.looked is not None:
             self.check_kept(keep)
-        wanted = list(dict.fromkeys([*self.column, *filter(None, [self.id_column]), *keep]))
+        named = ["path"] if self.kind == "images" else []
+        wanted = [*self.column, *filter(None, [self.id_column]), *keep, *named]
+        wanted = list(dict.fromkeys(wanted))
         first = sum(self.format.look(path).groups[: groups.start]) if row is None else row
         try:
             whole = size * self._together
@@ -255,7 +260,8 @@ class Source:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "looked"}
+        kept = [f.name for f in fields(self) if f.name not in ("looked", "decoding")]
+        plain = {name: getattr(self, name) for name in kept} | self.decoding.to_dict()
         types = {f.name: str(f.type) for f in self.types}
         arrow = base64.b64encode(self.types.serialize().to_pybytes()).decode()
         return {**plain, "types": types, "arrow": arrow}
@@ -265,8 +271,9 @@ class Source:
         """The inverse of `to_dict`."""
         lists = {name: tuple(data[name]) for name in ("files", "shape", "column")}
         types = _types(data)
-        plain = {name: value for name, value in data.items() if name != "arrow"}
-        return cls(**{**plain, **lists, "types": types})
+        plain = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        decoding = Decoding.from_dict(data)
+        return cls(**{**plain, **lists, "types": types, "decoding": decoding})
 
     @property
     def _together(self) -> int:
@@ -296,13 +303,18 @@ class Source:
         (examples,) = table.select(list(self.column)).combine_chunks().to_batches() or (None,)
         assert examples is not None
         ids, named = self._ids(table, start)
-        found = values.rows(where, examples.columns, tuple(self.shape), exact=exact)
+        shape = tuple(self.shape)
+        found = values.rows(where, examples.columns, shape, self.decoding, exact=exact)
         x, good, faults = values.without(found, ~named, f"no {self.id_column}")
-        bad = [(first + row, reason) for row, reason in faults.items()]
+        bad = [(first + row, self._fault(table, row, reason)) for row, reason in faults.items()]
         kept = self._kept(table, keep)
         if bad:
             ids, kept = ids[good], kept.filter(pa.array(good))
         return Batch(first, ids, x, kept, bad)
+
+    def _fault(self, table: pa.Table, row: int, reason: str) -> str:
+        """What is wrong with a row; of a folder of images with the name of the file."""
+        return f"{table['path'][row]}: {reason}" if self.kind == "images" else reason
 
     def _ids(self, table: pa.Table, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[n]`, and which rows have one."""
@@ -344,8 +356,9 @@ def of_files(
     only: str | None = None,
     numbered: bool = False,
     named: Sequence[str] | None = None,
+    decoding: Decoding = PLAIN,
 ) -> Source:
-    """A file, a folder, a glob or a URI of Parquet files, arrays or images, looked at.
+    """A file, a folder, a glob or a URI of Parquet files, arrays, text or images, looked at.
 
     Args:
         path: where they are.
@@ -356,11 +369,13 @@ def of_files(
         only: the one format that is looked for.
         numbered: whether rows without `id_column` are numbered even where there is an `id`.
         named: the columns that a model was fitted to; they are read in this order.
+        decoding: how pictures and sentences are read.
 
     Raises:
         DataError: no such file or column, or files that do not agree.
     """
-    kind, found = find(path, only)
+    words = decoding.words
+    kind, found = find(path, only, words and words.reading.unit)
     looked, variants = _look(kind, found)
     first = variants[0]
     chosen = columns.choose(first, column, named)
@@ -369,12 +384,14 @@ def of_files(
     if id_column is not None and first.field(id_column) is None:
         raise columns.no_column(first.files[0], id_column, first.schema.names)
     columns.check(variants, chosen, id_column)
+    if words is None and values.is_text(first.fields[chosen[0]].type):
+        raise columns.no_words(first.files[0], chosen[0])
     shape = tuple(shape) if shape else _shape(kind, looked.pieces, variants, chosen)
     columns.check_layout(variants, chosen, shape)
     types = columns.others(variants, chosen)
     elements = columns.elements(variants, chosen)
     looked = looked._replace(elements=elements, conflicts=types.conflicts)
-    return Source(tuple(found), shape, chosen, id_column, kind, types.schema, looked)
+    return Source(tuple(found), shape, chosen, id_column, kind, types.schema, decoding, looked)
 
 
 def digest(pieces: Iterable[Piece]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,10 @@ import pyarrow as pa
 
 from vaepipe.core.spec import Shape
 from vaepipe.data import layout
+from vaepipe.data.decoding import PLAIN, Decoding
+from vaepipe.data.pictures import Pictures
+from vaepipe.data.text import Words
+from vaepipe.data.unify import plain_type
 from vaepipe.errors import DataError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -40,6 +43,11 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, however it is stored."""
+    return plain_type(kind) in (pa.string(), pa.large_string())
+
+
 def sort(kind: pa.DataType) -> str:
     """What a column of examples or ids is read as: files of one input must agree in it.
 
@@ -51,17 +59,19 @@ def sort(kind: pa.DataType) -> str:
     kind = kind.value_type if is_list(kind) else kind
     if _numeric(kind):
         return "numbers"
+    if is_text(kind):
+        return "text"
     encoded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     images = encoded or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     return "images" if images else str(kind)
 
 
 def element(kind: pa.DataType) -> pa.DataType:
-    """Return the type of one value of an example; images are bytes.
+    """Return the type of one value of an example; pictures are decoded to bytes.
 
     Example:
-        >>> element(pa.list_(pa.uint8()))
-        DataType(uint8)
+        >>> element(pa.list_(pa.uint8())), element(pa.binary())
+        (DataType(uint8), DataType(uint8))
     """
     if sort(kind) == "images":
         return pa.uint8()
@@ -151,13 +161,21 @@ class Rows(NamedTuple):
     """Row to reason, for rows that are not good."""
 
 
-def rows(where: str, columns: Sequence[pa.Array], shape: Shape, *, exact: bool = False) -> Rows:
-    """Examples of a batch, row by row: numbers, lists, tensors, PNG or JPEG bytes, flat columns.
+def rows(
+    where: str,
+    columns: Sequence[pa.Array],
+    shape: Shape,
+    decoding: Decoding = PLAIN,
+    *,
+    exact: bool = False,
+) -> Rows:
+    """Examples of a batch, row by row: numbers, lists, tensors, pictures, text, flat columns.
 
     Args:
         where: of the batch, for messages.
         columns: one column of examples, or one column for each value of an example.
         shape: of one example.
+        decoding: how pictures and sentences are read.
         exact: keep the type of the numbers.
 
     Raises:
@@ -168,25 +186,34 @@ def rows(where: str, columns: Sequence[pa.Array], shape: Shape, *, exact: bool =
         >>> found.x.tolist(), found.faults
         ([[1.0, 2.0]], {1: 'null', 2: 'expected 2 values, got 1'})
     """
-    found = _rows(where, columns, shape)
+    found = _rows(where, columns, shape, decoding)
     x = found.x if exact else _stored(found.x)
     return _finite(found._replace(x=x.reshape(-1, *shape)))
 
 
-def _rows(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
+def _rows(where: str, columns: Sequence[pa.Array], shape: Shape, decoding: Decoding) -> Rows:
     if len(columns) > 1:
         return _flat(where, columns, shape)
-    array, kind = columns[0], columns[0].type
-    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    array = columns[0].storage if isinstance(columns[0], pa.ExtensionArray) else columns[0]
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         array = array.flatten()[array.type.get_field_index("bytes")]
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        return _images(array, shape)
+        return _images(array, shape, decoding.pictures)
+    words = decoding.words
+    if words is not None and is_text(array.type):
+        return _sentences(array, shape, words)
+    found = _numbers(where, columns[0], shape)
+    return found if words is None else found._replace(x=words.renumbered(found.x))
+
+
+def _numbers(where: str, column: pa.Array, shape: Shape) -> Rows:
+    array = column.storage if isinstance(column, pa.ExtensionArray) else column
     if not is_list(array.type):
         return _flat(where, [array], shape)
     found = _lists(where, array, shape)
-    if isinstance(kind, pa.FixedShapeTensorType):
-        found = found._replace(x=layout.unpermuted(found.x.reshape(len(found.x), -1), kind))
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        x = found.x.reshape(len(found.x), -1)
+        found = found._replace(x=layout.unpermuted(x, column.type))
     return found
 
 
@@ -278,11 +305,14 @@ def _less(found: Rows, reasons: Mapping[int, str]) -> Rows:
     return Rows(found.x[~wrong[found.good]], good, dict(sorted(faults.items())))
 
 
-def _images(array: pa.Array, shape: Shape) -> Rows:
+def _images(array: pa.Array, shape: Shape, pictures: Pictures) -> Rows:
     kept, faults = [], {}
+    mode = "RGB" if _colour(shape) else "L"
     for row, data in enumerate(array):
         try:
-            kept.append(picture(data.as_py(), shape))
+            if not data.is_valid:
+                raise ValueError("null")
+            kept.append(pictures.decode(data.as_py(), mode, shape))
         except ValueError as error:
             faults[row] = str(error)
     good = np.ones(len(array), bool)
@@ -290,35 +320,18 @@ def _images(array: pa.Array, shape: Shape) -> Rows:
     return Rows(np.stack(kept) if kept else np.zeros((0, *shape), np.uint8), good, faults)
 
 
-def picture(data: bytes | None, shape: Shape) -> np.ndarray:
-    """A PNG or JPEG image as uint8 of a shape `[c, h, w]`, `[h, w]` or flat.
-
-    Raises:
-        ValueError: no image, or one of another size or with more than 8 bits a channel.
-    """
-    from PIL import Image
-
-    if data is None:
-        raise ValueError("null")
-    try:
-        with Image.open(BytesIO(data)) as image:
-            _check_picture(image.size, image.mode, shape)
-            made = np.asarray(image.convert("RGB" if _colour(shape) else "L"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"an image of far too many pixels: {error}") from error
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"no readable image: {error}") from error
-    return (made.transpose(2, 0, 1) if made.ndim == 3 else made).reshape(shape)
-
-
-def _check_picture(size: tuple[int, int], mode: str, shape: Shape) -> None:
-    """By the header: a wrong image is not decoded, however large it is."""
-    width, height = size
-    values = width * height * (3 if _colour(shape) else 1)
-    if values != math.prod(shape) or (len(shape) > 1 and (height, width) != tuple(shape[-2:])):
-        raise ValueError(f"an image of {width} x {height}, expected shape {shape}")
-    if mode == "F" or mode.startswith("I"):
-        raise ValueError(f"an image of more than 8 bits a channel (mode {mode}); convert it first")
+def _sentences(array: pa.Array, shape: Shape, words: Words) -> Rows:
+    """Text by the words of a model."""
+    texts = array.to_pylist()
+    faults = {
+        row: "null" if text is None else "no words"
+        for row, text in enumerate(texts)
+        if text is None or not text.strip()
+    }
+    good = np.ones(len(texts), bool)
+    good[list(faults)] = False
+    kept = [text for row, text in enumerate(texts) if row not in faults]
+    return Rows(words.encode(kept, math.prod(shape)), good, faults)
 
 
 def _colour(shape: Shape) -> bool:

@@ -14,6 +14,8 @@ from vaepipe.core.noise import row_uniform
 from vaepipe.core.spec import DataSpec
 from vaepipe.core.streams import Purpose, stream
 from vaepipe.data.lexicon import Lexicon
+from vaepipe.data.pictures import WHITE, Pictures
+from vaepipe.data.text import Losses, Reading
 
 Uniform = Callable[[], Tensor]
 
@@ -76,6 +78,18 @@ class Dataset(ABC):
     def lexicon(self) -> Lexicon | None:
         """What the integers of an example say, where they are text; asked when it is written."""
         return None
+
+    def reading(self) -> Reading | None:
+        """Return how text is cut into words, where examples are sentences; no file is read."""
+        return None
+
+    def losses(self, split: str) -> Losses | None:
+        """Count what numbers do not say of a split's sentences; asked when it is written."""
+        return None
+
+    def pictures(self) -> Pictures:
+        """Return how pictures are decoded, also those that a fitted model is given later."""
+        return WHITE
 
     def frozen(self, x: Tensor, ids: Tensor) -> Tensor:
         """The view of evaluation: its noise depends on the row's id alone."""

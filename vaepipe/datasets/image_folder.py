@@ -15,30 +15,34 @@ from annotated_types import Ge
 from torch import Tensor
 
 from vaepipe.core.spec import DataSpec, Shape
+from vaepipe.data.pictures import SUFFIXES, Mode, Pictures
 from vaepipe.data.schema import record
 from vaepipe.datasets import pictures
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.images import Binarize, GreyView
-from vaepipe.datasets.pictures import Mode
 from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 _BITS = 53  # an id is exact as a floating-point number, in any reader
 
 
 @final
 class ImageFolder(Dataset):
-    """PNG and JPEG files of a folder and of the folders in it.
+    """Pictures of a folder and of the folders in it: PNG, JPEG, TIFF, BMP, GIF and WebP files.
 
     A file's id is a hash of its path below `path`, so that files that are added or removed move no
-    other between splits. Hidden files are left out. `file` is kept as a column.
+    other between splits. Hidden files are left out. `file` is kept as a column. Pictures are
+    turned upright as their EXIF orientation says; sizes are those after it. Transparent pixels show
+    `background`, whatever colour is stored in them. Black and white, grey, palette and CMYK
+    pictures are converted to `mode`; those of more than 8 bits a channel or of several pages are
+    refused. `encode` and the like read pictures in the same way, `size` included.
 
     Args:
         path: the folder.
-        size: side of a square to scale and crop to, see `pictures.read`; without it all pictures
-            must have the size of the first.
+        size: side of a square: the shorter side is scaled to it by area averages, and the middle
+            kept; without it all pictures must have the size of the first.
         mode: `L` for grey levels, `RGB` for colour.
+        background: colour behind transparent pixels: a name, or `#rrggbb`.
         labels: keep the name of the folder that a file lies in as `class`, and its number in
             alphabetical order as `label`.
         binarize: `dynamic`, `static`, `threshold`, `none` or `levels`; see `GreyView`.
@@ -55,13 +59,15 @@ class ImageFolder(Dataset):
         path: Path,
         size: Annotated[int, Ge(1)] | None = None,
         mode: Mode = "RGB",
+        background: str = "white",
         labels: bool = False,
         binarize: Binarize = "none",
         seed: Annotated[int, Ge(0)] = 0,
         splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
-        self._path, self._size, self._labels = Path(path), size, labels
+        self._path, self._labels = Path(path), labels
+        self._size, self._pictures = size, Pictures(background, size)
         self._mode: Mode = mode
         self._view = GreyView(binarize, 255, seed)
         self._fractions = dict(splits)
@@ -79,7 +85,7 @@ class ImageFolder(Dataset):
 
     def prepare(self) -> None:
         """Look for the files, and read the first."""
-        pictures.read(self._path / self._files[0], self._mode, self._size)
+        self._decoded(self._files[0])
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Rows with `id`, `x`, `file` and, if asked for, `label` and `class`."""
@@ -93,6 +99,10 @@ class ImageFolder(Dataset):
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
         """Bytes as binary, unit-interval or integer values."""
         return self._view.tensor(x, uniform)
+
+    def pictures(self) -> Pictures:
+        """Upright, before `background`, at `size`."""
+        return self._pictures
 
     def describe(self) -> Mapping[str, str]:
         """Where the pictures come from, binarization and its seed."""
@@ -130,7 +140,7 @@ class ImageFolder(Dataset):
     def _shape(self) -> Shape:
         if self._size is not None:
             return (1 if self._mode == "L" else 3, self._size, self._size)
-        return pictures.read(self._path / self._files[0], self._mode).shape
+        return self._decoded(self._files[0]).shape
 
     @cached_property
     def _names(self) -> list[str]:
@@ -142,8 +152,11 @@ class ImageFolder(Dataset):
         names = [_class(file) for file in files]
         return {"label": [self._names.index(name) for name in names], "class": names}
 
+    def _decoded(self, name: str) -> np.ndarray:
+        return pictures.read(self._path / name, self._mode, self._pictures)
+
     def _read(self, name: str) -> np.ndarray:
-        x = pictures.read(self._path / name, self._mode, self._size)
+        x = self._decoded(name)
         if x.shape != self._shape:
             height, width = self._shape[1:]
             raise DataError(

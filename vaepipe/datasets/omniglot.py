@@ -12,6 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from vaepipe.core.spec import DataSpec
+from vaepipe.data.pictures import Pictures
 from vaepipe.data.schema import record
 from vaepipe.datasets import pictures
 from vaepipe.datasets.base import Dataset, Uniform
@@ -75,9 +76,10 @@ class Omniglot(Dataset):
         self.prepare()
         paths, labels = self._drawings()
         rows = np.flatnonzero(self._mask(split, paths))
+        seen = Pictures(size=self._size)
         for chunk in pictures.chunks(rows, self._size**2):
             ids, files = np.array(chunk), [paths[row] for row in chunk]
-            x = np.stack([255 - pictures.read(path, "L", self._size) for path in files])
+            x = np.stack([255 - pictures.read(path, "L", seen) for path in files])
             extra = {"label": [labels[row] for row in chunk], "alphabet": _alphabets(files)}
             yield record(ids, self._view.stored(x, ids), extra)
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 from annotated_types import Ge
 
 from vaepipe.data import sources
+from vaepipe.data.decoding import Decoding
+from vaepipe.data.pictures import Pictures
 from vaepipe.data.sources import Batch, Source
 from vaepipe.datasets.rows import Rows, Support
 from vaepipe.datasets.splits import Fractions
@@ -28,8 +30,8 @@ class ParquetDataset(Rows):
     Args:
         path: a file, a folder, a glob, or a URI of a filesystem that Arrow knows (`s3://…`).
         support: where the values live; every value is checked when the data are written.
-        column: fixed- or variable-size lists, tensors, one number per row; PNG or JPEG images,
-            which need `shape`; or several numeric columns, as a glob such as `f_*` or separated by
+        column: fixed- or variable-size lists, tensors, one number per row; pictures, which need
+            `shape`; or several numeric columns, as a glob such as `f_*` or separated by
             commas, whose names the model keeps.
         id_column: unique integers; without it rows are numbered in order.
         label_column: kept as `label`; also one in the names of folders, `site=Ulm/`.
@@ -37,6 +39,7 @@ class ParquetDataset(Rows):
         levels: how many values integers have, 0 … levels - 1; null where there is no end.
         max_value: the byte that is 1 where `support` is `unit_interval`; null is 1 where all values
             are 0 or 1, else 255.
+        background: colour behind the transparent pixels of pictures.
         splits: shares of the rows; a row's split is decided by a hash of its id.
 
     Raises:
@@ -55,11 +58,17 @@ class ParquetDataset(Rows):
         shape: tuple[int, ...] | None = None,
         levels: Annotated[int, Ge(2)] | None = None,
         max_value: Annotated[int, Ge(1)] | None = None,
+        background: str = "white",
         splits: Fractions = {"train": 0.8, "val": 0.1, "test": 0.1},  # noqa: B006
     ) -> None:
         """Nothing is read yet."""
         super().__init__(str(path), support, shape, levels, max_value, splits)
         self._column, self._id, self._label = column, id_column, label_column
+        self._pictures = Pictures(background)
+
+    def pictures(self) -> Pictures:
+        """Upright, before `background`."""
+        return self._pictures
 
     def describe(self) -> Mapping[str, str]:
         """Where the rows come from."""
@@ -67,7 +76,13 @@ class ParquetDataset(Rows):
 
     def _open(self) -> Source:
         found = sources.of_files(
-            self._path, self._shape, self._column, self._id, only="parquet", numbered=True
+            self._path,
+            self._shape,
+            self._column,
+            self._id,
+            only="parquet",
+            numbered=True,
+            decoding=Decoding(self._pictures),
         )
         found.check_kept(self._kept)
         return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, final
 
 import numpy as np
 import pyarrow as pa
@@ -17,21 +16,19 @@ from torch import Tensor
 from vaepipe.core.spec import SUPPORTS, DataSpec
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.schema import record
+from vaepipe.data.text import Level, Losses, Reading, Unit, Words, decoded, sentences
 from vaepipe.datasets.base import Dataset, Uniform
 from vaepipe.datasets.mnist import data_root
 from vaepipe.datasets.splits import Fractions, by_id
 from vaepipe.errors import DataError
 
-WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
-"""A word, with its apostrophes, or one sign of punctuation."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 BYTES = 256
 """Values that fit a byte; larger vocabularies are stored as float32, exact to 2^24."""
 
 
 @final
 class Text(Dataset):
-    """Sentences of a UTF-8 file: integers `[length]` below the size of the vocabulary.
+    r"""Sentences of a UTF-8 file: integers `[length]` below the size of the vocabulary.
 
     Values: 0 fills what follows the end, 1 is the end of a sentence, 2 is any word outside the
     vocabulary, and from 3 on come the words of the training split, the commonest first, equals
@@ -41,9 +38,9 @@ class Text(Dataset):
 
     Args:
         path: the file; by default the only one in the folder `text` of `VAEPIPE_DATA`.
-        unit: `line`: every line that is not empty is a sentence; `sentence`: lines are joined,
-            and a sentence ends after a full stop, question or exclamation mark, or at an empty
-            line.
+        unit: `line`: every line that is not empty is a sentence, and lines end at `\n` or
+            `\r\n` only; `sentence`: lines are joined, and a sentence ends after a full stop,
+            question or exclamation mark, or at an empty line.
         level: a sentence is made of words and punctuation, or of characters.
         lowercase: capitals are written small.
         length: most values of a sentence, its end included.
@@ -58,8 +55,8 @@ class Text(Dataset):
         self,
         *,
         path: Path | None = None,
-        unit: Literal["line", "sentence"] = "line",
-        level: Literal["word", "character"] = "word",
+        unit: Unit = "line",
+        level: Level = "word",
         lowercase: bool = True,
         length: Annotated[int, Ge(2)] = 20,
         vocabulary: Annotated[int, Ge(4)] = 1000,
@@ -67,7 +64,7 @@ class Text(Dataset):
     ) -> None:
         """Nothing is read yet."""
         self._path = path
-        self._unit, self._level, self._lowercase = unit, level, lowercase
+        self._reading = Reading(unit, level, lowercase)
         self._length, self._vocabulary, self._fractions = length, vocabulary, dict(splits)
 
     @property
@@ -102,15 +99,29 @@ class Text(Dataset):
         """The vocabulary, of the training split only."""
         return self._lexicon
 
+    def reading(self) -> Reading:
+        """How sentences are cut into words."""
+        return self._reading
+
+    def losses(self, split: str) -> Losses:
+        """Count words outside the vocabulary, and cut sentences."""
+        texts = (self._sentences[i] for i in self._ids(split))
+        return Losses.of(texts, Words(self._reading, self._lexicon), self._length)
+
     def describe(self) -> Mapping[str, str]:
         """What a value is."""
-        return {"unit": self._unit, "level": self._level, "lowercase": str(self._lowercase)}
+        reading = self._reading
+        return {
+            "unit": reading.unit,
+            "level": reading.level,
+            "lowercase": str(reading.lowercase),
+        }
 
     @cached_property
     def _lexicon(self) -> Lexicon:
         train = self._ids("train" if "train" in self._fractions else next(iter(self._fractions)))
-        joint = " " if self._level == "word" else ""
-        return Lexicon.of((self._sentences[i] for i in train), self._vocabulary, joint)
+        texts = (self._sentences[i] for i in train)
+        return Lexicon.of(texts, self._vocabulary, self._reading.joint)
 
     def _ids(self, split: str) -> np.ndarray:
         return np.flatnonzero(by_id(np.arange(len(self._sentences)), self._fractions)[split])
@@ -119,16 +130,14 @@ class Text(Dataset):
     def _sentences(self) -> list[list[str]]:
         """Every sentence as its words or characters."""
         path = self._file
-        text = _read(path)
-        text = text.lower() if self._lowercase else text
-        parts = text.splitlines() if self._unit == "line" else SENTENCE_END.split(text)
-        found = [tokens for part in parts if (tokens := self._tokens(part))]
+        try:
+            text = decoded(str(path), path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: expected a UTF-8 text file; {error.strerror}.") from error
+        found = [self._reading.words(each) for each in sentences(text, self._reading.unit)]
         if not found:
             raise DataError(f"{path} holds no sentence; expected UTF-8 text with some words in it.")
         return found
-
-    def _tokens(self, part: str) -> list[str]:
-        return WORD.findall(part) if self._level == "word" else list(" ".join(part.split()))
 
     @property
     def _file(self) -> Path:
@@ -144,15 +153,3 @@ class Text(Dataset):
                 "stage: `dataset: {type: text, path: corpus.txt}`."
             )
         return files[0]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: expected a UTF-8 text file; {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: expected UTF-8 text, but byte {error.start} is no part of any; convert the "
-            "file, for example with `iconv -t utf-8`."
-        ) from error

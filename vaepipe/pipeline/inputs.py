@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from vaepipe.compute.base import DataRef
 from vaepipe.core import DataSpec
-from vaepipe.data import places, shards, sources
+from vaepipe.data import formats, places, shards, sources, text
+from vaepipe.data.decoding import Decoding
+from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.sources import Piece, Source
+from vaepipe.data.text import Words
+from vaepipe.data.values import is_text
+from vaepipe.datasets.base import Dataset
 from vaepipe.errors import CompatibilityError, DataError, did_you_mean
 from vaepipe.registry import PartSpec
 from vaepipe.tracking.base import Record
 from vaepipe.training.bundle import Bundle
+
+LOOKED_AT = 10_000
+"""Sentences behind a warning of what a model's words do not say."""
+TEXT = (
+    "Give the text itself, `vaepipe evaluate` or `vaepipe encode` with the `.txt` file: the model "
+    "reads it with its own words."
+)
+"""What to do where numbers of words do not tell the words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,12 @@ class Input:
     digest: str
     looked: Mapping[str, Sequence[Piece]] | None = None
     """The files, if they were looked at for the digest."""
+    lexicon: Lexicon | None = None
+    """The words of an artifact's numbers, where its examples are sentences."""
+    unknown: Mapping[str, int | None] = field(default_factory=dict)
+    """Words of each split of an artifact that are outside its lexicon; None: nobody counted."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of a result must know of these rows."""
 
     def pieces(self) -> Mapping[str, Sequence[Piece]]:
         """The files of each split, looked at once."""
@@ -41,34 +63,145 @@ class Input:
             record.dataset(name, f"{self.name}/{split}", self.digest, schema, context)
 
 
-def of_artifact(data: DataRef, splits: Sequence[str] | None) -> Input:
-    """Splits of a data artifact; all of them by default."""
-    known = list(shards.read_manifest(data.path)["splits"])
+def of_artifact(data: DataRef, splits: Sequence[str] | None, model: Bundle) -> Input:
+    """Splits of a data artifact, all of them by default, as a model reads them.
+
+    Raises:
+        DataError: there is no such split.
+        CompatibilityError: their words are not known any more, see `in_words`.
+    """
+    manifest = shards.read_manifest(data.path)
+    known = list(manifest["splits"])
     names = splits or known
     check_splits(names, known, data.path)
     found = {split: sources.of_split(data.path, split) for split in names}
-    return Input(data.path, found, data.dataset, DataSpec.from_dict(data.spec), data.digest)
+    words, losses = manifest.get("lexicon"), manifest.get("losses", {})
+    made = Input(
+        data.path,
+        found,
+        data.dataset,
+        DataSpec.from_dict(data.spec),
+        data.digest,
+        lexicon=None if words is None else Lexicon.from_dict(words),
+        unknown={split: losses.get(split, {}).get("unknown") for split in names},
+    )
+    return in_words(made, model)
 
 
 def of_path(
     path: str, model: Bundle, splits: Sequence[str] | None, column: str, id_column: str | None
 ) -> Input:
-    """A data artifact's folder, or Parquet files that are seen as the model's own data were."""
+    """A data artifact's folder, or files that are seen as the model's own data were.
+
+    Raises:
+        DataError: there is no such file, column or split.
+        CompatibilityError: an artifact's words are not known any more, see `in_words`.
+    """
     if (Path(path) / "manifest.json").exists():
-        return of_artifact(_artifact(path), splits)
+        return of_artifact(_artifact(path), splits, model)
     above, split = Path(path).parent, Path(path).name
     if (above / "manifest.json").exists() and split in shards.read_manifest(above).get(
         "splits", ()
     ):
-        return of_artifact(_artifact(str(above)), [split])
+        return of_artifact(_artifact(str(above)), [split], model)
     if splits:
         raise DataError(f"{path}: files have no splits; leave `--split` out, or name an artifact.")
-    source = sources.of_files(path, model.data.shape, column, id_column, named=model.data.names)
+    shape, names = model.data.shape, model.data.names
+    source = sources.of_files(path, shape, column, id_column, named=names, decoding=decoding(model))
     split = places.stem(path)
     pieces = source.pieces()
     digest = sources.digest(pieces)
     looked, name = {split: pieces}, places.shown(path)
-    return Input(name, {split: source}, model.dataset, model.data, digest, looked)
+    said = tuple(_warnings(name, source))
+    return Input(name, {split: source}, model.dataset, model.data, digest, looked, warnings=said)
+
+
+def decoding(model: Bundle) -> Decoding:
+    """Return how pictures and sentences are read, as those that a model was fitted to."""
+    dataset: Dataset = model.dataset.build()
+    reading, lexicon = dataset.reading(), model.lexicon
+    words = None if reading is None or lexicon is None else Words(reading, lexicon)
+    return Decoding(dataset.pictures(), words)
+
+
+def in_words(data: Input, model: Bundle) -> Input:
+    """Return an artifact's sentences in the numbers that a model has for their words.
+
+    A word has its number from a lexicon, and every artifact has its own. The model's numbers are
+    known for all words that the artifact's lexicon has; they are not known for words outside it,
+    unless the model does not know these either.
+
+    Raises:
+        CompatibilityError: the same sentences would be other numbers if the model read their text.
+    """
+    words, where = decoding(model).words, f"model {model.path} and data {data.name}"
+    if words is None and data.lexicon is None:
+        return data
+    reading = data.dataset.build().reading()
+    if words is None or data.lexicon is None or reading is None:
+        one, other = "sentences", "numbers that are not words"
+        fitted, has = (one, other) if words is not None else (other, one)
+        raise CompatibilityError(f"{where}: the model was fitted to {fitted}, the data hold {has}.")
+    one, other = ((each.level, each.lowercase) for each in (words.reading, reading))
+    if one != other:
+        raise CompatibilityError(
+            f"{where}: the model reads text with `level: {one[0]}, lowercase: {str(one[1]).lower()}"
+            f"`, the data were written with `level: {other[0]}, lowercase: "
+            f"{str(other[1]).lower()}`. {TEXT}"
+        )
+    if words.lexicon == data.lexicon:
+        return data
+    _check_known(where, words.lexicon, data)
+    own = replace(words, stored=data.lexicon)
+    found = {
+        split: replace(source, decoding=Decoding(words=own))
+        for split, source in data.sources.items()
+    }
+    said = tuple(line for split, source in found.items() for line in _warnings(split, source))
+    spec = replace(data.spec, levels=model.data.levels)
+    return replace(data, sources=found, spec=spec, warnings=said)
+
+
+def _warnings(where: str, source: Source) -> Iterator[str]:
+    """What a model's words do not say of sentences, going by the first of them."""
+    words = source.decoding.words
+    if words is None:
+        return
+    texts = any(map(is_text, source.look().elements))
+    if words.stored is None and not texts:
+        yield (
+            f"{where}: numbers are taken for those of the model's own words. If another lexicon "
+            "made them, give the text."
+        )
+    unknown, cut = words.lexicon.lost(_first(source))
+    yield from text.warnings(where, unknown, cut, words, source.shape[0])
+
+
+def _first(source: Source) -> np.ndarray:
+    """Some of the first rows that can be read, `[n, *shape]`."""
+    found, wanted = [np.zeros((0, *source.shape))], LOOKED_AT
+    with suppress(DataError):  # of what cannot be read the command itself tells
+        for piece in source.pieces():
+            groups = range(len(piece.about.groups))
+            for batch in source.stream(piece.path, groups, piece.start, (), formats.GROUP, 0):
+                found.append(batch.x[:wanted])
+                wanted -= len(found[-1])
+                if wanted <= 0:
+                    return np.concatenate(found)
+    return np.concatenate(found)
+
+
+def _check_known(where: str, model: Lexicon, data: Input) -> None:
+    """Raise `CompatibilityError` if a word may be known to a model and not to the data."""
+    assert data.lexicon is not None
+    more = sorted(set(model.words) - set(data.lexicon.words))
+    lost = [split for split, count in data.unknown.items() if count != 0]
+    if more and lost:
+        raise CompatibilityError(
+            f"{where}: the model has {len(more)} words that are outside the vocabulary of the data "
+            f"('{more[0]}' is one), and in split '{lost[0]}' words outside it were written as "
+            f"<unk>: which, is not known any more. {TEXT}"
+        )
 
 
 def check_input(model: Bundle, data: Input) -> None:

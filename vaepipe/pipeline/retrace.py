@@ -25,6 +25,8 @@ class Rows(NamedTuple):
     """`[n]`."""
     x: Tensor
     """`[n, *shape]`."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of a result must know of them."""
 
 
 def rows(
@@ -58,7 +60,7 @@ def rows(
         raise UserError(f"{path}: there are no rows.")
     view = found.dataset.build().frozen(torch.tensor(stored), torch.tensor(ids))
     dtype = next((p.dtype for p in model.model.parameters()), torch.get_default_dtype())
-    return Rows(ids, view.to(dtype))
+    return Rows(ids, view.to(dtype), found.warnings)
 
 
 @torch.no_grad()

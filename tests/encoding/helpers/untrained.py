@@ -32,10 +32,11 @@ def save_model(
     likelihood="bernoulli",
     support="boolean",
     levels=None,
-    dataset=("image_folder", {"path": "nowhere", "size": 3, "binarize": "threshold"}),
+    dataset=("image_folder", {"path": "nowhere", "binarize": "threshold"}),
     encoder=("mlp", {"hidden": [8]}),
     decoder=("mlp", {"hidden": [8]}),
     seed=0,
+    lexicon=None,
 ):
     """An untrained bundle."""
     parts = {
@@ -58,6 +59,7 @@ def save_model(
         "data": data.to_dict(),
         "dataset": part("datasets", *dataset).to_dict(),
         "objective": part("objectives", "elbo").to_dict(),
+        "lexicon": lexicon,
     }
     rows = torch.zeros(4, *shape)
     bundle.save(folder, model, card, rows)

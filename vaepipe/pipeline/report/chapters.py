@@ -39,6 +39,7 @@ def _data(section: Section) -> Iterator[Block]:
     manifest = section.manifest
     spec, splits = manifest.get("spec", {}), manifest.get("splits", {})
     dataset = manifest.get("dataset", {})
+    yield from (Note(f"Warning: {text}") for text in manifest.get("warnings", ()))
     rows = {f"rows of {name}": words.number(split.get("rows")) for name, split in splits.items()}
     yield Facts(
         {
@@ -50,6 +51,7 @@ def _data(section: Section) -> Iterator[Block]:
         | {"support": str(spec.get("support", words.MISSING))}
         | {str(k).replace("_", " "): str(v) for k, v in manifest.get("view", {}).items()}
         | rows
+        | _losses(manifest.get("losses", {}))
         | {"digest": str(manifest.get("digest", words.MISSING))}
     )
     shape = tuple(spec.get("shape", ()))
@@ -58,6 +60,15 @@ def _data(section: Section) -> Iterator[Block]:
     elif section.data is not None and len(section.data.ids) and sheets.image_shape(shape):
         x = sheets.frozen(PartSpec.from_dict(dataset).build(), _first(section.data, EXAMPLES))
         yield Plot("examples", "Examples", "As a model sees them.", sheets.example_sheet(x, shape))
+
+
+def _losses(losses: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers of sentences do not say, by split."""
+    return {
+        f"{what.replace('_', ' ')} of {split}": f"{share[what]:.1%}"
+        for split, share in losses.items()
+        for what in ("unknown_words", "cut_sentences")
+    }
 
 
 def _train(section: Section) -> Iterator[Block]:

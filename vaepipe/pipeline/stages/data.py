@@ -11,9 +11,10 @@ import torch
 
 from vaepipe import files
 from vaepipe.core import DataSpec
-from vaepipe.data import shards
+from vaepipe.data import shards, text
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.moments import Narrowing, Running, check_scale
+from vaepipe.data.text import Words
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import DataError
 from vaepipe.pipeline.environment import Environment
@@ -25,7 +26,10 @@ from vaepipe.registry import PartSpec
 def run(step: Step[DataStage], env: Environment, folder: Path) -> dict[str, Any]:
     """Write every split; the manifest's content."""
     part = step.settings.dataset.part("datasets")
-    return write(part, folder)
+    manifest = write(part, folder)
+    for said in manifest.get("warnings", ()):
+        env.screen.event(step.name, None, {"event": "warning", "text": said})
+    return manifest
 
 
 def write(part: PartSpec, folder: Path) -> dict[str, Any]:
@@ -54,8 +58,25 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         "counts": {name: split["rows"] for name, split in splits.items()},
         "splits": splits,
         **_identity(splits, dataset.lexicon()),
+        **_lost(dataset),
         "view": dict(dataset.describe()),
     }
+
+
+def _lost(dataset: Dataset) -> dict[str, Any]:
+    """What numbers do not say of sentences, and warnings where that is much of training."""
+    found = {split: dataset.losses(split) for split in dataset.splits}
+    losses = {split: each for split, each in found.items() if each is not None}
+    reading, lexicon = dataset.reading(), dataset.lexicon()
+    if not losses or reading is None or lexicon is None:
+        return {}
+    split = "train" if "train" in losses else next(iter(losses))
+    (length,) = dataset.spec.shape
+    told = {name: each.to_dict() for name, each in losses.items()}
+    unknown, cut = (told[split][name] for name in ("unknown_words", "cut_sentences"))
+    own = Words(reading, lexicon)
+    said = text.warnings(f"split '{split}'", unknown, cut, own, length)
+    return {"losses": told, "warnings": list(said)}
 
 
 def _identity(splits: dict[str, Any], lexicon: Lexicon | None) -> dict[str, Any]:
@@ -63,8 +84,8 @@ def _identity(splits: dict[str, Any], lexicon: Lexicon | None) -> dict[str, Any]
     rows = {k: [f["sha256"] for f in v["files"]] for k, v in splits.items()}
     if lexicon is None:
         return {"digest": files.digest(rows)}
-    text = lexicon.to_dict()
-    return {"digest": files.digest({"rows": rows, "lexicon": text}), "lexicon": text}
+    words = lexicon.to_dict()
+    return {"digest": files.digest({"rows": rows, "lexicon": words}), "lexicon": words}
 
 
 def _spec(dataset: Dataset, splits: dict[str, Any]) -> DataSpec:

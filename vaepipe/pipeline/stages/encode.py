@@ -25,6 +25,7 @@ from vaepipe.errors import (
     VaepipeError,
     did_you_mean,
 )
+from vaepipe.journal import Journal
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.inputs import Input, check_input, of_artifact
 from vaepipe.pipeline.plan import Step
@@ -33,6 +34,7 @@ from vaepipe.pipeline.stages import parts, units
 from vaepipe.pipeline.stages.follow import follow
 from vaepipe.pipeline.stages.parts import MANIFEST, PLAN, Again
 from vaepipe.pipeline.stages.train import data_ref
+from vaepipe.pipeline.watch import JOURNAL
 from vaepipe.tracking.base import Record
 from vaepipe.training import bundle
 
@@ -85,9 +87,10 @@ class Encoding:
 def run(step: Step[EncodeStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
     """Encode the splits; the manifest's content."""
     settings = step.settings
-    source = of_artifact(data_ref(env, settings.data), settings.splits)
+    model = bundle.load(env.model(settings.model))
+    source = of_artifact(data_ref(env, settings.data), settings.splits, model)
     job = Encoding(
-        model=env.model(settings.model),
+        model=model.path,
         model_uri=env.manifests[settings.model]["model_uri"],
         data=source,
         keep=settings.keep,
@@ -164,9 +167,17 @@ def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
         planned, plan = units.plan(job.output / PLAN, pieces, job.rows_per_file, common)
         common["plan"] = plan
         (job.output / RECORDS).mkdir(exist_ok=True)
+        _warn(job)
         parts.sweep(job.output)
         _write(job, compute, common, planned)
         return _finish(job, common, planned)
+
+
+def _warn(job: Encoding) -> None:
+    """Tell whoever follows the stage what the numbers of its rows do not say."""
+    journal = Journal((job.journal or job.output) / JOURNAL)
+    for said in job.data.warnings:
+        journal.write("warning", text=said)
 
 
 def _write(
@@ -249,7 +260,7 @@ def _common(job: Encoding, loaded: bundle.Bundle) -> dict[str, Any]:
 
 def _seen(source: Source) -> dict[str, Any]:
     """What is read of the files of a source."""
-    told = {n: v for n, v in source.to_dict().items() if n not in ("files", "arrow")}
+    told = {n: v for n, v in source.to_dict().items() if n not in ("files", "arrow", "words")}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in told.items()}
 
 
@@ -358,6 +369,7 @@ def _finish(
         "requirements": common["config"]["packages"],
         "plan": common["plan"],
         "input": job.data.name,
+        **({"warnings": list(job.data.warnings)} if job.data.warnings else {}),
         "rows": sum(record["rows"] for record in records),
         "bad_rows": sum(record["bad"] for record in records),
         "parts": [{n: v for n, v in record.items() if n != "plan"} for record in records],

@@ -95,10 +95,11 @@ def run(
 ) -> dict[str, Any]:
     """Score the splits; the manifest's content."""
     settings = step.settings
+    model = bundle.load(env.model(settings.model))
     job = Evaluation(
-        model=env.model(settings.model),
+        model=model.path,
         model_name=settings.model,
-        data=of_artifact(data_ref(env, settings.data), settings.splits),
+        data=of_artifact(data_ref(env, settings.data), settings.splits, model),
         seed=step.seed,
         output=folder,
         measures=measures(settings),
@@ -129,7 +130,8 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
     evaluate_tables.write(job.output, found)
     shutil.rmtree(parts)
     said = evaluate_tables.diagnosis(found)
-    _warn(job.output, said.alarms)
+    alarms = [*job.data.warnings, *said.alarms]
+    _warn(job.output, alarms)
     return {
         "model": str(job.model),
         "model_digest": loaded.digest,
@@ -140,7 +142,7 @@ def evaluate(job: Evaluation, compute: Compute) -> dict[str, Any]:
         "seed": job.seed,
         "measures": dict(job.measures),
         "metrics": evaluate_tables.flat(pq.read_table(job.output / "summary.parquet")),
-        "diagnosis": [*said.alarms, *said.notes],
+        "diagnosis": [*alarms, *said.notes],
     }
 
 

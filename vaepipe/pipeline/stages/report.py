@@ -60,7 +60,8 @@ def _worst(env: Environment, name: str) -> report.Worst | None:
     if not isinstance(settings, EvaluateStage):
         return None
     model = bundle.load(env.model(settings.model))
-    return worst_of(env.folder(name), model, inputs.of_artifact(data_ref(env, settings.data), None))
+    data = inputs.of_artifact(data_ref(env, settings.data), settings.splits, model)
+    return worst_of(env.folder(name), model, data)
 
 
 def worst_of(folder: Path, model: Bundle, data: Input) -> report.Worst | None:

@@ -9,9 +9,9 @@ from typing import Any
 from vaepipe import files
 from vaepipe.compute import outputs
 from vaepipe.compute.base import DataRef, TrainTask
-from vaepipe.errors import TrainingError
+from vaepipe.errors import CompatibilityError, TrainingError
 from vaepipe.journal import Journal
-from vaepipe.pipeline import judging
+from vaepipe.pipeline import inputs, judging
 from vaepipe.pipeline.environment import Environment, describe
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.settings import TrainStage
@@ -74,17 +74,33 @@ def make_task(
         ema=settings.ema,
         precision=settings.precision,
         compile=settings.compile,
-        start=_start(env, settings.start),
+        start=_start(env, settings),
         settings=settings.model_dump(mode="json", exclude={"kind", "settings"}),
     )
 
 
-def _start(env: Environment, stage: str | None) -> dict[str, str] | None:
-    """The model that a fit begins with, for workers."""
+def _start(env: Environment, settings: TrainStage) -> dict[str, str] | None:
+    """The model that a fit begins with, for workers.
+
+    Raises:
+        CompatibilityError: it was fitted to other words: the weights of a number belong to a word.
+    """
+    stage = settings.start
     if stage is None:
         return None
     path = env.model(stage)
-    return {"stage": stage, "path": str(path), "digest": bundle.digest(path)}
+    opened, data = bundle.load(path), env.manifests[settings.data]
+    words = inputs.decoding(opened).words
+    mine = words and (words.lexicon.to_dict(), words.reading.lowercase)
+    reading = PartSpec.from_dict(data["dataset"]).build().reading()
+    theirs = reading and (data.get("lexicon"), reading.lowercase)
+    if mine != theirs:
+        raise CompatibilityError(
+            f"start: '{stage}' and data '{settings.data}' have not the same words, and the weights "
+            f"that '{stage}' learned belong to its own. Leave `start` out, or fit both to one "
+            "data stage that holds the text of both."
+        )
+    return {"stage": stage, "path": str(path), "digest": opened.digest}
 
 
 def data_ref(env: Environment, stage: str) -> DataRef:
