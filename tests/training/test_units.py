@@ -11,6 +11,7 @@ from vaepipe import files, registry
 from vaepipe.core import (
     SUPPORTS,
     DataSpec,
+    Moments,
     StepContext,
     Stream,
     build,
@@ -301,3 +302,28 @@ def test_a_number_is_a_scale_in_the_units_of_the_data(artifacts):
 def test_equal_pictures_have_a_scale(tmp_path):
     spec, _ = stored(tmp_path, np.full((ROWS, *SHAPE), 9, "uint8"), "unit_interval")
     assert torch.allclose(units_of(spec).scale, torch.tensor(1 / 256))
+
+
+@pytest.mark.parametrize(
+    ("support", "likelihood", "mean", "scale"),
+    [
+        ("real", "gaussian", 0.0, 1e-30),
+        ("real", "laplace", 1e30, 1e30),
+        ("real", "gaussian", 1.7e9, 1e3),
+        ("integer", "poisson", 1e9, 3e4),
+        ("integer", "zinb", 1e9, 3e4),
+    ],
+)
+@pytest.mark.parametrize("prior", ["standard_normal", "vamp"])
+def test_a_rehearsal_is_in_the_units_of_the_data(support, likelihood, mean, scale, prior):
+    """Other made-up examples have no density in float32, and the parts would be refused."""
+    moments = Moments(*(torch.full((3,), v).double() for v in (mean, scale)))
+    logs = Moments(moments.mean.abs().log1p(), moments.scale / (1 + moments.mean.abs()))
+    spec = DataSpec((3,), SUPPORTS[support], 100, moments.mean, scale=moments.scale, logs=logs)
+    parts = model_parts(
+        family=part("families", "iaf"),
+        prior=part("priors", prior, FEW.get(prior, {})),
+        likelihood=part("likelihoods", likelihood),
+    )
+    objective = part("objectives", "elbo").build()
+    rehearse(build((2,), spec, **parts), objective, spec)

@@ -14,7 +14,7 @@ from vaepipe.core.batch import WholeBatch
 from vaepipe.core.model import LatentModel
 from vaepipe.core.noise import seeded
 from vaepipe.core.objective import Estimate, Objective, Phase, StepContext
-from vaepipe.core.spec import DataSpec, Part
+from vaepipe.core.spec import DataSpec, Part, Shape
 from vaepipe.core.streams import Purpose, stream
 from vaepipe.errors import CompatibilityError
 
@@ -55,7 +55,10 @@ def rehearse(model: LatentModel, objective: Objective, data: DataSpec) -> Assemb
 
 
 def examples(data: DataSpec, n: int) -> Tensor:
-    """Made-up examples `[n, *shape]` from the support of the data.
+    """Return made-up examples `[n, *shape]` from the support of the data.
+
+    Real numbers and counts have the mean and the standard deviation of the data where these are
+    known: others may be so far away that float32 holds no density of them.
 
     Example:
         >>> from vaepipe.core.spec import SUPPORTS
@@ -65,11 +68,25 @@ def examples(data: DataSpec, n: int) -> Tensor:
     shape = (n, *data.shape)
     draw = {
         "boolean": lambda: torch.rand(shape).round(),
-        "integer": lambda: torch.rand(shape).mul(data.levels or 10).floor(),
-        "real": lambda: torch.randn(shape),
+        "integer": lambda: _integers(data, shape),
+        "real": lambda: _normal(data, shape),
         "unit_interval": lambda: torch.rand(shape),
     }
     return draw[data.support_name]()
+
+
+def _integers(data: DataSpec, shape: Shape) -> Tensor:
+    if data.levels is None and data.scale is not None:
+        return _normal(data, shape).clamp_min(0).round()
+    return torch.rand(shape).mul(data.levels or 10).floor()
+
+
+def _normal(data: DataSpec, shape: Shape) -> Tensor:
+    """Normal draws with the moments of the data, where they are known."""
+    draws = torch.randn(shape)
+    if data.mean is None or data.scale is None:
+        return draws
+    return data.mean.to(draws) + data.scale.to(draws) * draws
 
 
 @dataclass(frozen=True, slots=True)
