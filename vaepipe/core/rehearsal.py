@@ -76,7 +76,7 @@ def examples(data: DataSpec, n: int) -> Tensor:
 
 
 def _integers(data: DataSpec, shape: Shape) -> Tensor:
-    if data.levels is None and data.scale is not None:
+    if data.counts and data.scale is not None:
         return _normal(data, shape).clamp_min(0).round()
     return torch.rand(shape).mul(data.levels or 10).floor()
 

@@ -99,6 +99,11 @@ class DataSpec:
         """The name of the support in files."""
         return next(name for name, value in SUPPORTS.items() if _same(value, self.support))
 
+    @property
+    def counts(self) -> bool:
+        """Whether the values are integers without a largest one."""
+        return self.levels is None and self.support_name == "integer"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; moments are arrays, and are stored beside it."""
         plain = {

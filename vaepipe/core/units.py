@@ -107,8 +107,9 @@ def count_units(data: DataSpec) -> Units:
     """Return the units of log x, for counts x of which `data` has the mean m and the scale d.
 
     The mean is log m; the scale is d / m, the deviation of log x to first order, and at most 1.
+    Integers that have a largest value are in one unit already, and theirs are 0 and 1.
     """
-    if data.mean is None or data.scale is None:
+    if data.mean is None or data.scale is None or not data.counts:
         return Units(data.shape)
     mean = data.mean.double().clamp_min(LEAST_MEAN)
     return Units(data.shape, Moments(mean.log(), (data.scale / mean).clamp_max(1.0)))

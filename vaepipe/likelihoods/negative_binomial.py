@@ -231,7 +231,7 @@ def _own_dispersion(data: DataSpec, dispersion: Learned) -> nn.Parameter | None:
 
 def _start_dispersion(data: DataSpec) -> Tensor:
     """r_0 `[*x]`: of counts with the variance of the data, from one to 100 times their mean."""
-    if data.mean is None or data.scale is None:
+    if data.mean is None or data.scale is None or not data.counts:
         return torch.ones(data.shape)
     mean = mean_of(data, 1.0).clamp_min(LEAST_MEAN)
     surplus = data.scale.double().square() / mean - 1  # the variance by the mean, less one
@@ -241,7 +241,7 @@ def _start_dispersion(data: DataSpec) -> Tensor:
 def _start_zeros(data: DataSpec) -> Tensor:
     """pi `[*x]` at the start, double; at most the bound of Cantelli on P(x <= 0)."""
     start = torch.full(data.shape, _ZEROS, dtype=torch.double)
-    if data.mean is None or data.scale is None:
+    if data.mean is None or data.scale is None or not data.counts:
         return start
     spread = (data.scale.double() / mean_of(data, 1.0).clamp_min(LEAST_MEAN)).square()
     return torch.minimum(start, spread / (1 + spread))

@@ -112,8 +112,7 @@ def _units(data: DataSpec) -> Units | None:
     """Those of x, or of its logarithm, where values have no largest one."""
     if data.support_name == "real":
         return units_of(data)
-    counts = data.support_name == "integer" and data.levels is None
-    return count_units(data) if counts else None
+    return count_units(data) if data.counts else None
 
 
 def _start(data: DataSpec, transform: Transform) -> Tensor:

@@ -101,17 +101,16 @@ def _write_moments(folder: Path, dataset: Dataset, source: shards.Split) -> None
     digits that the examples have. Integers without a largest value get those of log(1 + x) as well.
     """
     spec = dataset.spec
-    counts = spec.support_name == "integer" and spec.levels is None
     plain, logs = Running(spec.shape), Running(spec.shape)
     for unit in source.units:
         ids, x = source.take([unit])
         view = dataset.frozen(torch.tensor(x), torch.tensor(ids)).double().numpy()
         plain.add(view)
-        if counts:
+        if spec.counts:
             logs.add(np.log1p(view))
     kind = np.float64 if spec.support_name == "real" else np.float32
     check_scale(f"split '{source.folder.name}'", plain.scale, spec.names)
     shards.write_array(folder / shards.MEAN, plain.mean.astype(kind))
     shards.write_array(folder / shards.SCALE, plain.scale)
-    if counts:
+    if spec.counts:
         shards.write_array(folder / shards.LOGS, np.stack([logs.mean, logs.scale]))
