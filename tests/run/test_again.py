@@ -140,6 +140,31 @@ def test_a_failing_trial_is_counted_and_the_rest_goes_on(place):
     assert weights(place)
 
 
+def starts(place, trial):
+    return (place.home / f"tune/trials/{trial:05d}/journal.jsonl").read_text().count('"start"')
+
+
+def test_failed_trials_are_reported_until_they_are_run_once_more(place):
+    place.edit(
+        tune={"space": {"optimizer.lr": {"grid": [5e-3, 1e30]}}},
+        final=None,
+        score={"model": "fit"},
+        codes=None,
+    )
+    assert place.run("--only", "tune")[0] == 3
+    told = "1 of 2 trials of 'tune' failed"
+    for arguments in ([], ["--json"], ["--only", "tune"]):  # with work left, and then with none
+        code, _, err = place.run(*arguments)
+        assert code == 3 and told in err and "does not retry" in err, err
+    assert place.run("--only", "score")[0] == 0
+    assert [starts(place, i) for i in (0, 1)] == [1, 1]
+    remedy = place.home / "tune" / "manifest.json"
+    assert str(remedy) in err
+    remedy.unlink()
+    assert place.run("--only", "tune")[0] == 3
+    assert [starts(place, i) for i in (0, 1)] == [1, 2]
+
+
 def test_when_every_trial_fails_the_run_fails_with_the_reason(place):
     place.edit(tune={"space": {"optimizer.lr": {"grid": [1e29, 1e30]}}})
     code, _, err = place.run()

@@ -59,6 +59,7 @@ def _nothing_to_do(prepared: Any, as_json: bool) -> int:
     else:
         count, home = len(prepared.steps), prepared.workspace.home
         click.echo(f"Nothing to do: all {count} stages are done. Artifacts: {home}")
+    prepared.require_no_failures()
     return 0
 
 

@@ -34,7 +34,6 @@ class Environment:
     compute_part: PartSpec
     tracker_part: PartSpec
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
     _specs: dict[str, DataSpec] = field(default_factory=dict)
 
     @cached_property

@@ -45,9 +45,42 @@ def run(steps: Sequence[Step], env: Environment) -> dict[str, dict[str, Any]]:
         finally:
             env.workspace.record(stages)
             env.close()
-    if env.failures:
-        raise PartialFailure("; ".join(env.failures) + ". Run again to retry them.")
+    require_no_failures(steps, env.workspace)
     return stages
+
+
+def require_no_failures(steps: Sequence[Step], workspace: Workspace) -> None:
+    """Raise `PartialFailure` if trials of sweeps failed, in this run or in an earlier one."""
+    found = []
+    for step in steps:
+        manifest = workspace.find(step.name, step.fingerprint)
+        counts = manifest["trials"] if manifest and step.settings.kind == "sweep" else {}
+        if counts.get("failed"):
+            found.append(_failed(step.name, counts, workspace, _dependents(step.name, steps)))
+    if found:
+        raise PartialFailure(" ".join(found))
+
+
+def _dependents(name: str, steps: Sequence[Step]) -> list[str]:
+    """Return the stages that use a stage, directly or through others; inputs come first."""
+    found = [name]
+    for step in steps:
+        if not set(found).isdisjoint(step.inputs):
+            found.append(step.name)
+    return found[1:]
+
+
+def _failed(
+    name: str, counts: Mapping[str, int], workspace: Workspace, dependents: Sequence[str]
+) -> str:
+    """Say how many trials of a sweep failed, why, and how to fit them once more."""
+    folder = workspace.folder(name)
+    others = f" and the folders of {', '.join(dependents)}" if dependents else ""
+    return (
+        f"{counts['failed']} of {sum(counts.values())} trials of '{name}' failed; the column "
+        f"`error` of {folder / 'trials.parquet'} says why. Another run does not retry them: change "
+        f"their settings, or remove {folder / 'manifest.json'}{others} and run again."
+    )
 
 
 def bring_back(steps: Sequence[Step], workspace: Workspace) -> dict[str, dict[str, Any]]:

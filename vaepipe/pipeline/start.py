@@ -13,7 +13,7 @@ from vaepipe.pipeline.check import check, prepare_sources
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step, plan
-from vaepipe.pipeline.run import bring_back, run
+from vaepipe.pipeline.run import bring_back, require_no_failures, run
 from vaepipe.pipeline.watch import Screen
 from vaepipe.pipeline.workspace import Workspace
 from vaepipe.registry import PartSpec, options_signature
@@ -45,6 +45,10 @@ class Prepared:
     def bring_back(self) -> dict[str, dict[str, Any]]:
         """The stages, where all of them are done; artifacts that were set aside come back."""
         return bring_back(self.steps, self.workspace)
+
+    def require_no_failures(self) -> None:
+        """Raise `PartialFailure` if trials of the stages failed."""
+        require_no_failures(self.steps, self.workspace)
 
 
 def prepare(
