@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fits import fit_task
 
-from vaepipe.compute import ray_map
+from vaepipe import files
+from vaepipe.compute import jobs, outputs, ray_map
+from vaepipe.compute.local import LocalCompute
 from vaepipe.compute.ray_connect import Share
 from vaepipe.errors import DataError, TrainingError
 
@@ -100,3 +103,25 @@ def test_a_node_that_is_killed_loses_no_unit():
     command = [sys.executable, "-W", "ignore", "-c", LOST]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "all once" in done.stdout, done.stderr[-3000:]
+
+
+def test_finalists_of_a_sweep_are_worth_the_same_on_a_cluster(cluster, digits, tmp_path):
+    """To the last bit, whoever of the workers scores which rows."""
+    trials = [tmp_path / f"{number:05d}" for number in range(2)]
+    for number, folder in enumerate(trials):
+        task = fit_task(digits, folder, epochs=1, seed=number)
+        jobs.train_job(task)
+        files.write_json(folder / outputs.TASK, task.to_dict())
+    pieces = [(0, 25), (25, 35)]
+    units = [
+        {"trial": t, "folder": str(folder), "first": first, "rows": rows}
+        for t, folder in enumerate(trials)
+        for first, rows in pieces
+    ]
+    common = {"k": 40, "seed": 3, "device": "cpu"}
+    target = "vaepipe.compute.finalists:Finalist"
+    here = list(LocalCompute(gpus_per_worker=0).map(target, units, common))
+    there = sorted(cluster.map(target, units, common), key=lambda r: (r["trial"], r["first"]))
+    assert there == here
+    assert [len(r["log_evidence"]) for r in here] == [25, 35, 25, 35]
+    assert here[0]["log_evidence"] != here[2]["log_evidence"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vaepipe import cli
+
 STAGES = """
 version: 1
 name: small
@@ -98,6 +100,10 @@ class Place:
     def run(self, *args, **env) -> tuple[int, str, str]:
         return self.vaepipe("run", self.file, *args, **env)
 
+    def call(self, *args) -> int:
+        """Run in this process; the exit code."""
+        return cli.call(["run", str(self.file), "--workspace", str(self.workspace), *args])
+
     def manifest(self, stage: str) -> dict:
         return json.loads((self.home / stage / "manifest.json").read_text())
 
@@ -105,13 +111,23 @@ class Place:
         return json.loads((self.home / "run.json").read_text())["stages"]
 
 
+@pytest.fixture(scope="session")
+def make_place():
+    """Makes the same pipeline without page and registry, its runs remembered in memory."""
+
+    def make(folder: Path) -> Place:
+        place = Place(folder)
+        place.file.write_text(STAGES.replace("{type: mlflow}", "{type: memory}"))
+        place.edit(page=None, publish=None)
+        return place
+
+    return make
+
+
 @pytest.fixture
-def place(tmp_path):
+def place(make_place, tmp_path):
     """The same pipeline without page and registry, its runs remembered in memory."""
-    place = Place(tmp_path)
-    place.file.write_text(STAGES.replace("{type: mlflow}", "{type: memory}"))
-    place.edit(page=None, publish=None)
-    return place
+    return make_place(tmp_path)
 
 
 @pytest.fixture(scope="session")

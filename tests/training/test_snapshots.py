@@ -28,7 +28,7 @@ def test_the_epochs_that_are_kept(epochs):
     assert kept == list(range(1, epochs + 1)) or epochs > 7
 
 
-def test_a_snapshot_is_the_posterior_mean_of_the_first_rows(digits, tmp_path):
+def test_a_snapshot_is_the_posterior_mean_of_validation_rows(digits, tmp_path):
     """Of the last epoch: what the bundle's encoder says of the val split, ids and labels beside."""
     task = fit(digits, tmp_path / "fit", epochs=2)
     table = pq.read_table(tmp_path / "fit" / "snapshots" / "epoch-00002.parquet")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from html_page import HOSTILE, Page
 
-from vaepipe.pipeline.report import Section, build, scatter, sheets, tables
+from vaepipe.pipeline.report import Section, build, curves, scatter, sheets, tables
 from vaepipe.pipeline.report.chapters import chapter
 from vaepipe.pipeline.report.section import Plot
 
@@ -116,6 +116,36 @@ def test_the_same_artifacts_make_the_same_bytes(page, fitted, sweep):
     before = {path.name: path.read_bytes() for path in page.folder.iterdir()}
     page(*sections)
     assert {path.name: path.read_bytes() for path in page.folder.iterdir()} == before
+
+
+def test_a_leaderboard_says_which_trials_are_as_good_as_the_best(page, sweep):
+    """By the paired difference, whatever the bars of the metric say, and after a second look."""
+    none = {"difference_to_best": None, "difference_se": None, "final/log_evidence": None}
+    off = [(-0.1, 0.06), (None, None), (-2.5, 0.3)]
+    rows = [
+        trial_rows(
+            i, v, **{**none, "difference_to_best": value, "difference_se": se, "setting.a": str(i)}
+        )
+        for i, (v, (value, se)) in enumerate(zip((-3.0, -3.1, -9.0), off, strict=True))
+    ]
+    rows[0]["final/log_evidence"], rows[1]["final/log_evidence"] = -2.2, -2.1
+    final = {"metric": "final/log_evidence", "k": 500, "value": -2.1, "se": 0.4}
+    best = {"trial": 1, "metric": "val/log_evidence", "value": -3.1, "final": final, "ties": [0]}
+    shown = page(sweep(rows, best=best))
+    assert "A tie: 0 may be as good as trial 1" in shown.text
+    assert "scored again with 500 samples per row" in shown.text
+    assert "−0.10 ± 0.06 (tie)" in shown.text and "−2.50 ± 0.30 (tie)" not in shown.text
+    assert "A bar that crosses 0 is a tie." in shown.text
+    assert "final/log_evidence" in shown.text and "500 samples" in shown.text
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    board = curves.leaderboard(curves.trials(columns), "val/log_evidence", "max")
+    (bars,) = board.axes
+    assert bars.get_xlabel() == "difference to the best, val/log_evidence (nats)"
+    names = [t.get_text()[0] for t in bars.texts[::2]]
+    assert names == ["1", "0", "2"]
+    spans = [c.get_segments()[0][:, 0] for c in bars.collections]
+    crossing = [bool(low <= 0 <= high) for low, high in spans]
+    assert crossing == [True, True, False]
 
 
 def test_building_a_report_leaves_the_random_generator_alone(page, fitted):

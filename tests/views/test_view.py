@@ -91,6 +91,39 @@ def test_a_sweep_writes_a_line_for_each_trial_that_ended():
     ]
 
 
+def ranking(view):
+    """A sweep whose second trial won the second look, the first being as good."""
+    view.expect("tune", trials=2)
+    view.stage("tune", "sweep", "running")
+    for trial, value in (("00000", -95.0), ("00001", -95.1)):
+        view.event("tune", trial, epoch(1, value))
+        view.event("tune", trial, {"event": "done", "best_epoch": 1})
+    view.event("tune", None, {"event": "start", "total": 400, "unit": "rows of finalists"})
+    final = {"final/log_evidence": -93.0, "final/log_evidence_se": 0.2}
+    view.event("tune", "00001", {"event": "ranked", "place": 1, "tie": False, **final})
+    off = {"difference_to_best": -0.13, "difference_se": 0.1, "tie": True}
+    view.event("tune", "00000", {"event": "ranked", "place": 2, **off})
+    view.stage("tune", "sweep", "done", "best")
+
+
+def test_a_leaderboard_is_read_by_differences_to_the_best():
+    """A tie is said to be one, in both views; the last frame keeps the leaderboard."""
+    shown = lines(ranking)
+    assert shown[-4:] == [
+        "tune: 400 rows of finalists",
+        "tune: 1. 00001: val/log_evidence -95.10 (se 0.25), final -93.00 (se 0.20)",
+        "tune: 2. 00000: val/log_evidence -95.00 (se 0.25), -0.13 (se 0.10) to the best, a tie",
+        "tune (sweep) done: best",
+    ]
+    file = io.StringIO()
+    view = View(file, plain=False)
+    ranking(view)
+    view.close()
+    frame = file.getvalue().rpartition("tune")[2]
+    assert "1. 00001: val/log_evidence -95.10" in frame
+    assert "-0.13 (se 0.10) to the best, a tie" in " ".join(frame.split())
+
+
 def test_the_best_follows_the_metric_and_its_direction():
     """A sweep over a rate prefers the smaller."""
 

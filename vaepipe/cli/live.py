@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaepipe.cli.progress import Job, Stage, duration, tidy
-from vaepipe.cli.view import pace, score, warning
+from vaepipe.cli.view import pace, score, standing, warning
 
 MARKS = {
     "waiting": ("·", "-", "dim"),
@@ -30,6 +30,7 @@ MARKS = {
 BAR_WIDTH = 30
 TRIALS_SHOWN = 12
 WARNINGS_SHOWN = 3
+STANDINGS_SHOWN = 5
 WIDE = 80
 """Columns of a terminal from which on a trial shows more than its score."""
 
@@ -81,6 +82,7 @@ class Live:
             for stage in stages:
                 if stage.status == "running" and stage.jobs:
                     parts += [Text(), *self._running(stage, len(stages))]
+                parts += _standings(stage)
             return Group(*parts)
 
     def _overview(self, stages: list[Stage]) -> Table:
@@ -104,7 +106,8 @@ class Live:
     def _running(self, stage: Stage, stages: int) -> list[RenderableType]:
         trials = stage.trials
         if trials:
-            return [self._sweep_line(stage), self._trials(trials, stages)]
+            again = [self._job_line(stage.jobs[None])] if None in stage.jobs else []
+            return [self._sweep_line(stage), *again, self._trials(trials, stages)]
         return [self._job_line(stage.job(None))]
 
     def _sweep_line(self, stage: Stage) -> RenderableType:
@@ -154,6 +157,16 @@ class Live:
 def _warnings(stage: Stage) -> list[str]:
     jobs = [job for job in stage.jobs.values() if job.warning][:WARNINGS_SHOWN]
     return [tidy(warning(stage, job)) for job in jobs]
+
+
+def _standings(stage: Stage) -> list[RenderableType]:
+    """The best trials of a sweep that has ended, and how far apart they are."""
+    ranked = [job for job in stage.trials if job.standing] if stage.status == "done" else []
+    lines = [
+        Text(tidy(f"{job.standing['place']}. {job.name}: {standing(job)}"), overflow="ellipsis")
+        for job in ranked[:STANDINGS_SHOWN]
+    ]
+    return [Text(), Text(tidy(stage.name), "bold"), *lines] if lines else []
 
 
 def _said(stage: Stage) -> str:

@@ -61,6 +61,8 @@ class Job:
     by_epoch: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     begun: tuple[float, int] | None = None
     last: float = 0.0
+    standing: Mapping[str, Any] = field(default_factory=dict)
+    """Of a trial when its sweep has ended: place, difference to the best, whether it is a tie."""
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Take in an event of the journal; unknown events change nothing."""
@@ -108,7 +110,7 @@ class Job:
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self.status, self.error, self.warning = "running", "", ""
-        self.unit = "epochs" if "epochs" in event else "rows"
+        self.unit = "epochs" if "epochs" in event else str(event.get("unit", "rows"))
         self.total = int(event.get("epochs") or event.get("total") or 0)
         self.done = int(event.get("resumed_from") or event.get("done") or 0)
         self.begun = (self.last, self.done)
@@ -126,6 +128,9 @@ class Job:
         self.done, self.total = int(event["done"]), int(event["total"])
         self.latest = event
         self.begun = self.begun or (self.last, self.done)
+
+    def _on_ranked(self, event: Mapping[str, Any]) -> None:
+        self.standing = event
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self.warning = tidy(event.get("text", ""))
@@ -185,10 +190,11 @@ class Stage:
         """Trials, best so far first; those without a value, and then the failed, last."""
         sign = -1.0 if self.mode == "max" else 1.0
 
-        def key(job: Job) -> tuple[bool, bool, float, str]:
+        def key(job: Job) -> tuple[bool, float, bool, float, str]:
             unknown = math.isnan(job.value)
             return (
                 job.status == "failed",
+                job.standing.get("place", math.inf),
                 unknown,
                 0.0 if unknown else sign * job.value,
                 f"{job.name}",

@@ -12,6 +12,8 @@ from vaepipe.cli.progress import Job, Stage, duration, tidy
 
 STEPS = 10
 """Lines that a fit may write on its way, where they cannot be overwritten."""
+PLACES = 10
+"""Places of a leaderboard that are shown when a sweep has ended."""
 
 
 def is_plain(file: TextIO) -> bool:
@@ -116,6 +118,8 @@ class Lines:
             self._write(_end(stage, job) if job.name is not None else _fit_end(stage, job))
         elif kind == "warning":
             self._write(warning(stage, job))
+        elif kind == "ranked" and event["place"] <= PLACES:
+            self._write(f"{stage.name}: {event['place']}. {job.name}: {standing(job)}")
         elif kind == "start" and job.name is None:
             self._due(stage, job)
             self._write(_start(stage, job, event))
@@ -156,8 +160,31 @@ def score(job: Job) -> str:
     value, se = job.scores.get(job.metric), job.scores.get(f"{job.metric}_se")
     if not isinstance(value, int | float):
         return f"no {job.metric}"
-    error = f" (se {se:.2f})" if isinstance(se, int | float) else ""
-    return f"{job.metric} {value:.2f}{error}"
+    return f"{job.metric} {value:.2f}{_error(se)}"
+
+
+def standing(job: Job) -> str:
+    """Return the metric of a trial, and how far the trial is from the best.
+
+    Example:
+        >>> job = Job("00001", "val/log_evidence")
+        >>> job.latest = {"val/log_evidence": -97.123}
+        >>> job.standing = {"difference_to_best": -0.13, "difference_se": 0.1, "tie": True}
+        >>> standing(job)
+        'val/log_evidence -97.12, -0.13 (se 0.10) to the best, a tie'
+    """
+    final = job.standing.get("final/log_evidence")
+    parts = [score(job)]
+    if final is not None:
+        parts.append(f"final {final:.2f}{_error(job.standing.get('final/log_evidence_se'))}")
+    off = job.standing.get("difference_to_best")
+    if off is not None:
+        parts.append(f"{off:+.2f}{_error(job.standing.get('difference_se'))} to the best")
+    return ", ".join([*parts, *(["a tie"] if job.standing.get("tie") else [])])
+
+
+def _error(se: object) -> str:
+    return f" (se {se:.2f})" if isinstance(se, int | float) else ""
 
 
 def pace(job: Job) -> str:
@@ -180,7 +207,8 @@ def warning(stage: Stage, job: Job) -> str:
 
 def _start(stage: Stage, job: Job, event: Mapping[str, Any]) -> str:
     if job.unit != "epochs":
-        return f"{stage.name}: {job.place}" if job.done else f"{stage.name}: {job.total:,} rows"
+        whole = f"{job.total:,} {job.unit}"
+        return f"{stage.name}: {job.place if job.done else whole}"
     begun = f"resumed after epoch {job.done} of {job.total}" if job.done else f"{job.total} epochs"
     size = event.get("world_size", 1)
     workers = f"{size} worker{'s' if size != 1 else ''}"

@@ -24,14 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 from vaepipe import __version__
 from vaepipe.compute import outputs
 from vaepipe.compute.base import TrainTask
-from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP
+from vaepipe.compute.outputs import CHECKPOINT, HISTORY, JOURNAL, MODEL, STOP, VALIDATION
 from vaepipe.compute.snapshots import Snapshots, rows_kept
-from vaepipe.core import Purpose, Shape, Stream, build, seeded, stream
+from vaepipe.compute.views import sample, seen
+from vaepipe.core import Purpose, Stream, build, seeded, stream
 from vaepipe.data import shards
 from vaepipe.data.batches import Batches
 from vaepipe.datasets.base import Dataset
 from vaepipe.errors import TrainingError
-from vaepipe.evaluation import collapse, validate
+from vaepipe.evaluation import collapse, examine
 from vaepipe.journal import Journal
 from vaepipe.training import bundle, checkpoint, loop, optim, schedule, speed, start
 from vaepipe.training.average import Average
@@ -96,7 +97,7 @@ def train_job(
 
 
 def finalize(task: TrainTask) -> checkpoint.State:
-    """Make `model/` and `history.parquet` from the last checkpoint.
+    """Make `model/`, `history.parquet` and `validation.parquet` from the last checkpoint.
 
     Raises:
         TrainingError: the task has no checkpoint.
@@ -108,9 +109,14 @@ def finalize(task: TrainTask) -> checkpoint.State:
     step = _build(task)
     checkpoint.load_weights(checkpoint.kept_weights(folder / CHECKPOINT, state), step)
     dataset: Dataset = task.data.dataset.build()
-    golden = _sample(task, dataset, "train", bundle.ROWS)
+    _, golden = sample(task.data.path, dataset, "train", bundle.ROWS)
     bundle.save(folder / MODEL, step.model, _card(task, state), golden)
     shards.write_table(folder / HISTORY, pa.Table.from_pylist(_rows(state)))
+    rows = checkpoint.kept_rows(folder / CHECKPOINT)
+    if rows is not None:
+        names = ("id", *(name for name in rows if name != "id"))
+        table = pa.table({name: rows[name].numpy() for name in names})
+        shards.write_table(folder / VALIDATION, table)
     return state
 
 
@@ -141,6 +147,7 @@ class _Job:
         self.fitter = self._fitter()
         self.state = self._resumed()
         self.validation = self._validation_rows() if rank == 0 else None
+        self.rows: dict[str, Tensor] | None = None
         self.snapshots = self._snapshots()
         self.reason: str | None = None
         self.warned = False
@@ -234,7 +241,8 @@ class _Job:
             self.snapshots.take(epoch, self.judged)
         if due:
             average = self.average and self.average.module
-            checkpoint.save(self.folder, self.state, self.step, self.fitter.optimizers, average)
+            optimizers = self.fitter.optimizers
+            checkpoint.save(self.folder, self.state, self.step, optimizers, average, self.rows)
         self._tell(metrics)
         if 2 * epoch >= self.task.epochs and self._warm(metrics):
             self._warn(metrics)
@@ -261,8 +269,10 @@ class _Job:
         if self.validation is None:
             return {}
         model, features = self.judged.model, self.judged.objective.features
-        scores = validate(model, self.validation, k=self.task.validation["k"], features=features)
-        return {f"val/{name}": value for name, value in scores.items()}
+        ids, x = self.validation
+        means, rows = examine(model, x, k=self.task.validation["k"], features=features)
+        self.rows = {"id": ids, **rows}
+        return {f"val/{name}": value for name, value in means.items()}
 
     def _advanced(self, epoch: int, metrics: Mapping[str, float]) -> checkpoint.State:
         """The state after an epoch; no weights count as best before the objective is warm."""
@@ -376,16 +386,17 @@ class _Job:
         split = shards.open_split(self.task.data.path, "val")
         count = rows_kept(split.num_rows, math.prod(self.task.model.latent_shape))
         rows = split.sample(count)
-        x = _seen(self.dataset, rows, split.shape).to(self.device)
+        x = seen(self.dataset, rows, split.shape)[1].to(self.device)
         output, fresh = Path(self.task.output), not self.state.epoch
         return Snapshots(output, rows, x, self.task.epochs, fresh=fresh)
 
-    def _validation_rows(self) -> Tensor | None:
-        """Rows of the val split, with noise that never changes; None without a split."""
+    def _validation_rows(self) -> tuple[Tensor, Tensor] | None:
+        """Ids and rows of the val split, with noise that never changes; None without a split."""
         rows = self.task.validation["examples"]
         if not rows or "val" not in shards.read_manifest(self.task.data.path)["splits"]:
             return None
-        return _sample(self.task, self.dataset, "val", rows).to(self.device)
+        ids, x = sample(self.task.data.path, self.dataset, "val", rows)
+        return ids, x.to(self.device)
 
 
 def _build(task: TrainTask) -> loop.Step:
@@ -394,18 +405,6 @@ def _build(task: TrainTask) -> loop.Step:
     with seeded(stream(task.seed, Purpose.FIRST_WEIGHTS)):
         model = build(task.model.latent_shape, data, **task.model.parts())
         return loop.Step(model, task.objective.build())
-
-
-def _sample(task: TrainTask, dataset: Dataset, split: str, rows: int) -> Tensor:
-    """Some rows of a split as evaluation sees them: the same for every fit to these data."""
-    source = shards.open_split(task.data.path, split)
-    return _seen(dataset, source.sample(rows), source.shape)
-
-
-def _seen(dataset: Dataset, rows: pa.Table, shape: Shape) -> Tensor:
-    """Stored rows as evaluation sees them, `[n, *shape]`."""
-    ids, x = shards.arrays(rows, shape)
-    return dataset.frozen(torch.tensor(x), torch.tensor(ids))
 
 
 def _card(task: TrainTask, state: checkpoint.State) -> dict[str, Any]:

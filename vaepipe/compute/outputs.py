@@ -4,6 +4,7 @@ journal.jsonl     what happened, as it happens
 checkpoint/       where the fit stands
 model/            the bundle, when it ended
 history.parquet   the metrics of every epoch, when it ended
+validation.parquet  what each validation row is worth under the model, when it ended
 snapshots/        posterior means of some validation rows at some epochs
 """
 
@@ -25,7 +26,9 @@ from vaepipe.journal import Journal
 from vaepipe.training import bundle
 
 JOURNAL, HISTORY, LOCK, STOP = "journal.jsonl", "history.parquet", ".lock", ".stop"
-CHECKPOINT, MODEL = "checkpoint", "model"
+TASK = "task.json"
+"""The task as data, written by whoever starts it."""
+CHECKPOINT, MODEL, VALIDATION = "checkpoint", "model", "validation.parquet"
 PATIENCE = 60.0
 """Seconds to wait for another process that is about to end."""
 

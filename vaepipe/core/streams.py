@@ -33,6 +33,7 @@ class Purpose(enum.StrEnum):
     VALIDATION_ROWS = "validation rows"
     VALIDATION = "validation"
     VALIDATION_MOMENTS = "moments of a validation"
+    FINALISTS = "finalists of a sweep"
     FEATURES = "features that an objective refines"
     SNAPSHOTS = "snapshots"
     GOLDEN_LATENTS = "golden latents"

@@ -13,6 +13,8 @@ from vaepipe.evaluation.evidence import joined as joined
 from vaepipe.evaluation.evidence import score as score
 from vaepipe.evaluation.gaps import Gaps as Gaps
 from vaepipe.evaluation.gaps import gaps as gaps
+from vaepipe.evaluation.validation import estimate_evidence as estimate_evidence
+from vaepipe.evaluation.validation import examine as examine
 from vaepipe.evaluation.validation import validate as validate
 from vaepipe.evaluation.weights import Weights as Weights
 from vaepipe.evaluation.weights import summarise_weights as summarise_weights
@@ -28,6 +30,8 @@ __all__ = [
     "bdmc",
     "collapse",
     "diagnose",
+    "estimate_evidence",
+    "examine",
     "gaps",
     "joined",
     "score",

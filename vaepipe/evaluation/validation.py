@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaepipe.core import LatentModel, Purpose, rate, seeded, stream
+from vaepipe.core import LatentModel, Purpose, Stream, rate, seeded, stream
 from vaepipe.errors import DataError
 from vaepipe.evaluation.evidence import log_likelihood, over_draws, summarise_weights
 from vaepipe.evaluation.moments import Moments
@@ -23,11 +23,27 @@ Features = Callable[[LatentModel, Tensor], Tensor]
 """Of q(z | x), for examples `[batch, *shape]`: `[batch, *feature_shape]`."""
 
 
-@torch.no_grad()
+class Validation(NamedTuple):
+    """What a validation finds."""
+
+    means: dict[str, float]
+    """Over the examples, by name."""
+    rows: dict[str, Tensor]
+    """`[n]` float64, on the host: the same per example, in nats, where it is a mean over them."""
+
+
 def validate(
     model: LatentModel, x: Tensor, *, k: int, seed: int = 0, features: Features | None = None
 ) -> dict[str, float]:
-    """Means over examples `[n, *shape]`, in nats, estimated in the same way for every objective.
+    """Return the means of `examine`."""
+    return examine(model, x, k=k, seed=seed, features=features).means
+
+
+@torch.no_grad()
+def examine(
+    model: LatentModel, x: Tensor, *, k: int, seed: int = 0, features: Features | None = None
+) -> Validation:
+    """Score examples `[n, *shape]`, in nats, in the same way for every objective.
 
     With few samples the evidence still depends on the encoder: its distance to log p(x) is a
     divergence of q(z | x) from p(z | x), which shrinks as k grows (Burda et al., 2016, theorem 1).
@@ -41,10 +57,10 @@ def validate(
         features: where q(z | x) does not come from the encoder (`Objective.features`).
 
     Returns:
-        `log_evidence` (k samples), its standard error over the examples `log_evidence_se`, `elbo`,
-        `log_lik`, `rate`, and the number of `active_units`, as an evaluation counts them (where
-        the posterior has no closed-form moments, of 500 evenly spaced examples); what one
-        example says nothing of is left out.
+        Means and rows of `log_evidence` (k samples), `elbo`, `log_lik` and `rate`; to the means
+        belong the standard error over the examples `log_evidence_se` and the number of
+        `active_units`, as an evaluation counts them (where the posterior has no closed-form
+        moments, of 500 evenly spaced examples). What one example says nothing of is left out.
 
     Raises:
         DataError: there is no example.
@@ -58,19 +74,44 @@ def validate(
     with seeded(stream(seed, Purpose.VALIDATION_MOMENTS)):
         means = _means(model, x, [part.moments for part in parts], features)
     model.train(training)
-    evidence = torch.cat([part.log_evidence for part in parts])
     log_lik = torch.cat([part.log_lik for part in parts])
     r = torch.cat([part.rate for part in parts])
-    found = {
-        "log_evidence": evidence.mean().item(),
-        "elbo": (log_lik - r).mean().item(),
-        "log_lik": log_lik.mean().item(),
-        "rate": r.mean().item(),
+    rows = {
+        "log_evidence": torch.cat([part.log_evidence for part in parts]),
+        "elbo": log_lik - r,
+        "log_lik": log_lik,
+        "rate": r,
     }
+    found = {name: values.mean().item() for name, values in rows.items()}
     if len(x) > 1:
-        found["log_evidence_se"] = evidence.std().item() / math.sqrt(len(evidence))
+        found["log_evidence_se"] = rows["log_evidence"].std().item() / math.sqrt(len(x))
         found |= _activity(*means)
-    return found
+    return Validation(found, {name: values.double().cpu() for name, values in rows.items()})
+
+
+@torch.no_grad()
+def estimate_evidence(
+    model: LatentModel, x: Tensor, *, k: int, draws: Stream, features: Features | None = None
+) -> Tensor:
+    """Estimate log p(x) of examples `[n, *shape]` as a validation does, from more samples.
+
+    As many draws are held at a time as in a validation, whatever k is.
+
+    Args:
+        model: p(x, z) with q(z | x).
+        x: examples `[n, *shape]`.
+        k: posterior samples per example.
+        draws: of the samples.
+        features: where q(z | x) does not come from the encoder (`Objective.features`).
+
+    Returns:
+        `[n]` float64, on the host, in nats.
+    """
+    model.eval()
+    size = max(1, ROWS_AT_ONCE * DRAWS_AT_ONCE // k)
+    with seeded(draws):
+        parts = [_part(model, rows, k, features).log_evidence for rows in x.split(size)]
+    return torch.cat(parts).double().cpu()
 
 
 def _activity(mean: Tensor, noise: Tensor) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
+from vaepipe.compute.outputs import TASK
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
 from vaepipe.pipeline.config import Pipeline
@@ -87,7 +88,7 @@ class Environment:
                 return parent
             child = self.tracker.start(f"{step.name}-{trial}", parent=parent.id, resume=run)
             child.tags({**self.tags(step), "vaepipe.trial": trial})
-            settings = files.read_json(folder / "trials" / trial / "task.json")
+            settings = files.read_json(folder / "trials" / trial / TASK)
             describe(child, settings)
             return child
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Changes when an artifact of older code must not be taken for a new one."""
-BUDGET = {"sweep": {"trials"}}
+BUDGET = {"sweep": {"trials", "final_k"}}
+"""What changes a stage's result and no trial of it."""
 
 
 S = TypeVar("S", bound=Settings)

@@ -11,6 +11,7 @@ from typing import Any
 from vaepipe import files
 from vaepipe.errors import PartialFailure, VaepipeError
 from vaepipe.pipeline.environment import Environment
+from vaepipe.pipeline.metrics import unit_of
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.stages import data, encode, evaluate, register, report, sweep, train
 from vaepipe.pipeline.workspace import Workspace
@@ -159,7 +160,21 @@ def _entry(
         "artifact": workspace.folder(step.name).as_uri(),
         "mlflow_run_id": known.get("mlflow_run_id"),
         "seconds": known.get("seconds"),
+        **({"best": known["best"]} if "best" in known else {}),
     }
+
+
+def _winner(best: Mapping[str, Any]) -> str:
+    """The winner of a sweep by its last number, and whether another trial is as good."""
+    shown, unit = best.get("final") or best, unit_of(best["metric"])
+    text = f"best {shown['metric']} {shown['value']:.3f} {unit} (trial {best['trial']})"
+    second = best.get("runner_up")
+    if second is None:
+        return text
+    value, se = second["difference_to_best"], second["difference_se"]
+    error = "" if se is None else f" ± {se:.3f}"
+    tie = ", a tie" if second["tie"] else ""
+    return f"{text}; next is trial {second['trial']}, {value:+.3f}{error} {unit}{tie}"
 
 
 def _headline(kind: str, manifest: Mapping[str, Any]) -> str:
@@ -167,8 +182,7 @@ def _headline(kind: str, manifest: Mapping[str, Any]) -> str:
     if kind == "data":
         return ", ".join(f"{k} {v['rows']:,}" for k, v in manifest["splits"].items())
     if kind == "sweep":
-        best = manifest["best"]
-        return f"best {best['metric']} {best['value']:.3f} nats (trial {best['trial']})"
+        return _winner(manifest["best"])
     if kind == "evaluate":
         scores = {k: v for k, v in manifest["metrics"].items() if k.endswith("log_evidence")}
         return ", ".join(f"{name} {value:.3f} nats" for name, value in scores.items())

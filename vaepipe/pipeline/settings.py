@@ -152,6 +152,8 @@ class SweepStage(Settings):
     """What becomes of combinations of parts that do not compose."""
     concurrency: Count | None = None
     """Trials at the same time; null: as many as the resources hold."""
+    final_k: Count | None = 500
+    """Samples per validation row in a second look at trials that may be the best; null: none."""
 
     @classmethod
     def crosschecks(cls, data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -21,10 +21,11 @@ from torch.optim import Optimizer
 
 from vaepipe import files
 
-LAST, AVERAGE, BEST, OPTIMIZER, STATE = (
+LAST, AVERAGE, BEST, ROWS, OPTIMIZER, STATE = (
     "last.safetensors",
     "average.safetensors",
     "best.safetensors",
+    "validation.safetensors",
     "optimizer.safetensors",
     "state.json",
 )
@@ -66,8 +67,11 @@ def save(
     step: nn.Module,
     optimizers: Sequence[Optimizer],
     average: nn.Module | None = None,
+    rows: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replace the checkpoint: the last weights, their average, the best weights, optimisers, state.
+
+    Of validation rows it keeps what they were worth under the weights that become the model.
 
     Args:
         folder: of the checkpoint.
@@ -75,6 +79,7 @@ def save(
         step: model and objective.
         optimizers: one for each phase.
         average: the same with averaged weights, which then are those that count.
+        rows: what each validation row is worth now, as tensors by name; None without validation.
     """
     tensors, numbers = _flatten(optimizers)
     files.recover_folder(folder)
@@ -86,6 +91,10 @@ def save(
             newest = draft / (LAST if average is None else AVERAGE)
             source = newest if state.best_epoch == state.epoch else folder / BEST
             _link(source, draft / BEST)
+        if rows is not None and state.kept_epoch == state.epoch:
+            write_tensors(draft / ROWS, dict(rows))
+        elif (folder / ROWS).exists():
+            _link(folder / ROWS, draft / ROWS)
         write_tensors(draft / OPTIMIZER, tensors)
         files.write_json(draft / STATE, {**asdict(state), "optimizer": numbers})
 
@@ -131,6 +140,11 @@ def kept_weights(folder: Path, state: State) -> Path:
     if state.best_epoch is not None:
         return folder / BEST
     return folder / (AVERAGE if (folder / AVERAGE).exists() else LAST)
+
+
+def kept_rows(folder: Path) -> dict[str, Tensor] | None:
+    """What each validation row was worth under these weights; None if nothing was validated."""
+    return load_file(folder / ROWS) if (folder / ROWS).exists() else None
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

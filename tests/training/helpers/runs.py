@@ -61,6 +61,7 @@ def killed(task, step):
         "task = TrainTask.from_dict(json.loads(sys.argv[1]))\n"
         "LocalCompute(gpus_per_worker=0).train(task)\n"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     command = [sys.executable, "-c", code, json.dumps(mortal.to_dict())]
     return subprocess.run(command, env=env, timeout=300, check=False).returncode

@@ -17,6 +17,10 @@ POINTS = 5000
 EXAMPLES = 48
 CURVES_SHOWN = 64
 BARS = "Bars: one standard error, over the examples, or over seeds where settings were repeated."
+COMPARED = (
+    "Differences to the best are paired on the same rows, and over seeds where settings were "
+    "repeated; bars: two standard errors. A bar that crosses 0 is a tie."
+)
 
 TRADEOFF = (
     "Validation split: what a code costs, and what is lost with it. Models on a dotted line have "
@@ -124,7 +128,9 @@ def _sweep(section: Section) -> Iterator[Block]:
         yield Note(f"No trial has a finite {metric}.")
     else:
         about = METRICS[metric.partition("/")[2]].about if metric in SWEEPABLE else metric
-        text = f"{metric}: {about}, on the validation split. {BARS}"
+        compared = any(row.difference is not None for row in rows)
+        text = f"{metric}: {about}, on the validation split. {COMPARED if compared else BARS}"
+        yield from _finals(section)
         yield Plot("leaderboard", "Leaderboard", text, board)
     lines = curves.overlay(_histories(section.path, rows, metric, mode), best)
     if lines is not None:
@@ -135,6 +141,27 @@ def _sweep(section: Section) -> Iterator[Block]:
     yield from fitted.chapter(section)
     yield from fitted.moves(section.path / "trials" / f"{best or 0:05d}")
     yield _trials_table(curves.ranked(rows, metric, mode), metric)
+
+
+def _finals(section: Section) -> Iterator[Block]:
+    """What a second look at the finalists found, and which trials are as good as the winner."""
+    best = section.manifest.get("best", {})
+    final, ties = best.get("final"), best.get("ties")
+    if final is not None:
+        yield Note(
+            f"Trials that may be the best were scored again with {final['k']} samples per row, and "
+            f"the winner is the best of these: {final['metric']} "
+            f"{words.measured(*_number(final))} {unit_of(str(best.get('metric')))}."
+        )
+    if ties:
+        who = ", ".join(map(str, ties))
+        yield Note(f"A tie: {who} may be as good as trial {best.get('trial')}, by two standard "
+                   "errors of the paired difference.")  # fmt: skip
+
+
+def _number(found: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Value and error: of the mean over seeds, where there are several."""
+    return found.get("mean", found["value"]), found.get("mean_se", found.get("se"))
 
 
 def _encode(section: Section) -> Iterator[Block]:
@@ -152,19 +179,26 @@ def _trials_table(rows: Sequence[curves.Trial], metric: str) -> Table:
     extra = [m for m in ("val/elbo", "val/rate", "val/active_units")
              if m != metric and any(math.isfinite(r.metric(m)) for r in rows)]  # fmt: skip
     failed = any(row.error for row in rows)
-    head = ["trial", "status", metric, *extra, "epochs", "time", *map(_short, paths)]
-    body = [_trial_cells(row, metric, extra, paths, failed) for row in rows]
+    final = f"final/{metric.partition('/')[2]}"
+    compared = any(row.difference is not None for row in rows)
+    again = any(math.isfinite(row.metric(final)) for row in rows)
+    more = [*([final] if again else []), *(["to the best"] if compared else [])]
+    head = ["trial", "status", metric, *more, *extra, "epochs", "time", *map(_short, paths)]
+    body = [_trial_cells(row, (metric, *more), extra, paths, failed) for row in rows]
     return Table("All trials", [*head, "error"] if failed else head, body)
 
 
 def _trial_cells(
-    row: curves.Trial, metric: str, extra: Sequence[str], paths: Sequence[str], failed: bool
+    row: curves.Trial,
+    compared: Sequence[str],
+    extra: Sequence[str],
+    paths: Sequence[str],
+    failed: bool,
 ) -> list[str]:
-    cells = [
-        str(row.number),
-        row.status,
-        words.measured(_known(row, metric), _known(row, f"{metric}_se")),
-    ]
+    cells = [str(row.number), row.status]
+    for name in compared:
+        shown = words.measured(_known(row, name), _known(row, f"{name}_se"))
+        cells.append(curves.apart(row) if name == "to the best" else shown)
     cells += [words.number(_known(row, m), 0 if m.endswith("units") else 2) for m in extra]
     cells += [words.number(row.epochs), words.seconds(row.seconds)]
     cells += [curves.setting(row.settings.get(path)) for path in paths]
@@ -213,9 +247,10 @@ def _headline_sweep(section: Section) -> list[tuple[str, str]]:
     if "value" not in best:
         return []
     what = f"{best.get('metric')}, best of sweep {section.name} (trial {best.get('trial')})"
-    value, se = best["value"], None
+    value, se = _number(best.get("final") or best)
+    if "final" in best:
+        what += f", {best['final']['k']} samples"
     if "mean" in best:
-        value, se = best["mean"], best["mean_se"]
         what += f", mean of {best.get('repeats')} seeds"
     return [(f"{words.measured(value, se)} {unit_of(str(best.get('metric')))}", what)]
 

@@ -23,7 +23,10 @@ LINES = (
     ("val/elbo", "ELBO (validation)", style.SECOND, "-"),
     ("train/bound", "bound (training)", style.MUTED, "--"),
 )
+METRICS = ("val/", "final/")
 ROWS_SHOWN = 30
+WITHIN = 2.0
+"""Standard errors of a difference to the best that its bar shows, and within which it is a tie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Trial:
     metrics: Mapping[str, float]
     epochs: int | None
     seconds: float | None
+    difference: float | None = None
+    difference_se: float | None = None
     seeds: int = 1
 
     @property
@@ -44,6 +49,12 @@ class Trial:
         """What was tried, in short."""
         parts = [_in_words(path, value) for path, value in self.settings.items()]
         return " · ".join([*parts, *([f"{self.seeds} seeds"] if self.seeds > 1 else [])])
+
+    @property
+    def tie(self) -> bool:
+        """Whether the trial may be as good as the best, by two standard errors."""
+        value, se = self.difference, self.difference_se
+        return value is not None and se is not None and abs(value) <= WITHIN * se
 
     def metric(self, name: str) -> float:
         """A metric; NaN where it is missing or not finite."""
@@ -61,9 +72,13 @@ def trials(columns: Columns) -> list[Trial]:
             status=row.get("status") or "",
             error=row.get("error") or "",
             settings={k[8:]: v for k, v in row.items() if k.startswith("setting.") and v},
-            metrics={k: float(v) for k, v in row.items() if k.startswith("val/") and v is not None},
+            metrics={
+                k: float(v) for k, v in row.items() if k.startswith(METRICS) and v is not None
+            },
             epochs=row.get("epochs"),
             seconds=row.get("seconds"),
+            difference=row.get("difference_to_best"),
+            difference_se=row.get("difference_se"),
         )
         for row in rows
     ]
@@ -84,37 +99,85 @@ def _mean(repeats: Sequence[Trial], metric: str) -> Trial:
     values = np.array([row.metric(metric) for row in repeats])
     error = values.std(ddof=1) / math.sqrt(len(values))
     metrics = {**repeats[0].metrics, metric: values.mean().item(), f"{metric}_se": error.item()}
+    final = f"final/{metric.partition('/')[2]}"
+    finals = np.array([row.metric(final) for row in repeats])
+    metrics[final] = finals.mean().item()
+    metrics[f"{final}_se"] = (finals.std(ddof=1) / math.sqrt(len(finals))).item()
     return replace(repeats[0], metrics=metrics, seeds=len(repeats))
 
 
 def ranked(rows: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
-    """Best first; trials without a value last, in their own order."""
+    """Return the best first, by differences to it where they are known; without a value last."""
     sign = -1.0 if mode == "max" else 1.0
+    compared = any(row.difference is not None for row in rows)
 
-    def key(row: Trial) -> tuple[bool, float, int]:
-        value = row.metric(metric)
-        return (True, 0.0, row.number) if math.isnan(value) else (False, sign * value, row.number)
+    def key(row: Trial) -> tuple[int, float, float, int]:
+        value, off = row.metric(metric), row.difference
+        if math.isnan(value):
+            return (2, 0.0, 0.0, row.number)
+        worth = sign * value
+        if not compared:
+            return (0, 0.0, worth, row.number)
+        return (0 if off is None else 1, 0.0 if off is None else sign * off, worth, row.number)
 
     return sorted(rows, key=key)
 
 
 def leaderboard(rows: Sequence[Trial], metric: str, mode: str) -> Figure | None:
-    """Settings with a value, best on top, with one standard error; None if there are none.
+    """Settings with a value, best on top; None if there are none.
 
-    The error is of the mean over the examples, or over seeds where settings were repeated.
+    Where trials were compared on the same rows, the axis is the difference to the best and a bar is
+    two standard errors of that. Else the axis is the metric, and a bar is its standard error, over
+    the examples, or over seeds where settings were repeated.
     """
     shown = ranked(over_seeds(rows, metric), metric, mode)[:ROWS_SHOWN]
     if not shown:
         return None
-    values = np.array([r.metric(metric) for r in shown])
-    errors = np.nan_to_num(np.array([r.metric(f"{metric}_se") for r in shown]))
+    compared = any(row.difference is not None for row in shown)
+    values, errors = _differences(shown) if compared else _values(shown, metric)
     made = style.figure(0.75 + 0.36 * len(shown))
     ax = style.axes(made, grid="x")
     _frame_board(ax, values, errors, mode)
+    if compared:
+        ax.axvline(0, color=style.ACCENT, lw=1.0, alpha=0.6)
     for place, row in enumerate(shown):
-        _board_row(ax, place, row, values[place], errors[place])
-    ax.set_xlabel(f"{metric} ({unit_of(metric)})", parse_math=False)
+        shown_as = _compared(row, metric) if compared else _measured(row, metric)
+        _board_row(ax, place, row, values[place], errors[place], shown_as)
+    what = "difference to the best, " if compared else ""
+    ax.set_xlabel(f"{what}{metric} ({unit_of(metric)})", parse_math=False)
     return made
+
+
+def _differences(rows: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
+    """Where trials lie relative to the best, and the lengths of their bars."""
+    values = [row.difference or 0.0 for row in rows]
+    return np.array(values), np.array([WITHIN * (row.difference_se or 0.0) for row in rows])
+
+
+def _values(rows: Sequence[Trial], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array([row.metric(metric) for row in rows])
+    return values, np.nan_to_num(np.array([row.metric(f"{metric}_se") for row in rows]))
+
+
+def _measured(row: Trial, metric: str) -> str:
+    error = row.metric(f"{metric}_se")
+    return words.measured(row.metric(metric), None if math.isnan(error) else error)
+
+
+def _compared(row: Trial, metric: str) -> str:
+    """The metric of a trial, from more samples if it has that, and its difference to the best."""
+    final = f"final/{metric.partition('/')[2]}"
+    shown = _measured(row, metric if math.isnan(row.metric(final)) else final)
+    return shown if row.difference is None else f"{shown}   {apart(row)}"
+
+
+def apart(row: Trial) -> str:
+    """Return how far a trial is from the best, and whether that is a tie."""
+    if row.difference is None:
+        return words.MISSING
+    sign = "+" if row.difference > 0 else ""
+    shown = sign + words.measured(row.difference, row.difference_se)
+    return f"{shown} (tie)" if row.tie else shown
 
 
 def _frame_board(ax: Axes, values: np.ndarray, errors: np.ndarray, mode: str) -> None:
@@ -130,7 +193,7 @@ def _frame_board(ax: Axes, values: np.ndarray, errors: np.ndarray, mode: str) ->
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _board_row(ax: Axes, place: int, row: Trial, value: float, error: float) -> None:
+def _board_row(ax: Axes, place: int, row: Trial, value: float, error: float, shown: str) -> None:
     colour = style.ACCENT if place == 0 else style.MUTED
     low, high = ax.get_xlim()
     if low <= value <= high:
@@ -141,7 +204,6 @@ def _board_row(ax: Axes, place: int, row: Trial, value: float, error: float) -> 
         ax.plot(side, place, mark, ms=5, color=colour, transform=across, clip_on=False)
     across, weight = ax.get_yaxis_transform(), "bold" if place == 0 else "normal"
     name = words.plain(f"{row.number}  {row.label}", limit=58)
-    shown = words.measured(value, error or None)
     line = place - 0.42
     ax.text(0.0, line, name, transform=across, va="center", fontsize=7.6, fontweight=weight)
     ax.text(1.0, line, shown, transform=across, va="center", ha="right", fontsize=7.6, color=colour)

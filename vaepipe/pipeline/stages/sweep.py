@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 
 from vaepipe import files
+from vaepipe.compute import outputs
 from vaepipe.compute.base import SweepTask, TrainTask
 from vaepipe.data import shards
 from vaepipe.errors import CompatibilityError, ConfigError, TrainingError
@@ -22,9 +23,15 @@ from vaepipe.pipeline.metrics import direction
 from vaepipe.pipeline.plan import Step, child_seed, search_stream
 from vaepipe.pipeline.rehearsal import rehearse
 from vaepipe.pipeline.settings import SweepStage, TrainStage
-from vaepipe.pipeline.stages import train
+from vaepipe.pipeline.stages import finalists, train
+from vaepipe.pipeline.stages.leaderboard import FINAL, SETTING, Board, Row, repeated
 from vaepipe.pipeline.watch import TOLD, Watcher
 from vaepipe.tracking.base import Record
+
+EVIDENCE = "val/log_evidence"
+"""The metric that a second look is taken at."""
+COMPARED: tuple[str, ...] = (FINAL, f"{FINAL}_se", "difference_to_best", "difference_se")
+"""Columns of `trials.parquet` that are null where nothing was compared."""
 
 
 def run(step: Step[SweepStage], env: Environment, folder: Path, record: Record) -> dict[str, Any]:
@@ -40,8 +47,10 @@ def run(step: Step[SweepStage], env: Environment, folder: Path, record: Record) 
     with env.watch(step, folder, record) as watcher:
         env.compute.sweep(trials.task())
         rows = trials.collect()
+        board = _ranked(step, env, folder, rows)
+    _show(step, env, board)
     _write_table(folder / "trials.parquet", rows)
-    best = _best(step, rows)
+    best = _best(step, board)
     files.write_json(folder / "best.json", best)
     return _publish(step, env, folder, record, watcher, rows, best)
 
@@ -105,7 +114,7 @@ class Trials:
             return None
         trial.mkdir(parents=True, exist_ok=True)
         files.write_json(path, settings)
-        files.write_json(trial / "task.json", task.to_dict())
+        files.write_json(trial / outputs.TASK, task.to_dict())
         return task
 
     def observe(self, index: int, value: float | None) -> None:
@@ -124,7 +133,7 @@ class Trials:
         known = [self.proposed[i] for i in range(first, first + repeats) if i in self.proposed]
         return known[0] if known else self.proposer.propose(index // repeats)
 
-    def collect(self) -> list[dict[str, Any]]:
+    def collect(self) -> list[Row]:
         """A row for each trial, and a manifest for each that ended."""
         rows = []
         for index in range(self.count):
@@ -145,7 +154,7 @@ class Trials:
         summary = train.outcome(trial)
         if summary["status"] in ("done", "stopped"):
             summary["model"] = f"trials/{trial.name}/model"
-            task = files.read_json(trial / "task.json")
+            task = files.read_json(trial / outputs.TASK)
             manifest = {**summary, "fingerprint": task["fingerprint"], "kind": "trial"}
             files.write_json(trial / "manifest.json", manifest)
         told = trial / TOLD
@@ -191,50 +200,67 @@ def _row(index: int, settings: Mapping[str, Any], summary: Mapping[str, Any]) ->
     }
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_table(path: Path, rows: list[Row]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    tail = ["epochs", "seconds", "mlflow_run_id", "model"]
+    tail = [*COMPARED, "epochs", "seconds", "mlflow_run_id", "model"]
     names = [n for n in names if n not in tail] + tail
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    kinds = dict.fromkeys(COMPARED, pa.float64())
+    columns = {n: pa.array([row.get(n) for row in rows], kinds.get(n)) for n in names}
     shards.write_table(path, pa.table(columns))
 
 
-def _best(step: Step[SweepStage], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The winner among the trials that have a model."""
-    metric, mode = step.settings.metric, direction(step.settings.metric)
-    scored = [r for r in rows if r["model"] and r.get(metric) is not None]
-    if not scored:
+def _ranked(step: Step[SweepStage], env: Environment, folder: Path, rows: list[Row]) -> Board:
+    """Compare the trials, after a second look at those that may be the best.
+
+    Raises:
+        TrainingError: no trial has a model and a value.
+    """
+    sweep = step.settings
+    board = Board(folder, rows, sweep.metric, direction(sweep.metric))
+    if not board.entries:
         errors = sorted({r["error"] for r in rows if r["error"]})
         raise TrainingError(
-            f"stage '{step.name}': none of {len(rows)} trials has a model with {metric}. "
+            f"stage '{step.name}': none of {len(rows)} trials has a model with {sweep.metric}. "
             + (f"First error: {errors[0]}" if errors else "Was it given a `val` split?")
         )
-    choose, prefix = (max if mode == "max" else min), "setting."
-    repeats: dict[str, list[dict[str, Any]]] = {}
-    for row in scored:
-        same = {k: v for k, v in row.items() if k.startswith(prefix)}
-        repeats.setdefault(json.dumps(same, sort_keys=True), []).append(row)
-    winners = choose(repeats.values(), key=lambda rows: fmean(r[metric] for r in rows))
-    row = choose(winners, key=lambda r: r[metric])
+    k = env.pipeline.train_settings(step.name, winners=train.winners(step, env)).validation.k
+    if sweep.metric == EVIDENCE and sweep.final_k is not None and sweep.final_k > k:
+        finalists.rescore(board, folder, sweep.final_k, step.seed, env.compute)
+    board.compare()
+    return board
+
+
+def _show(step: Step[SweepStage], env: Environment, board: Board) -> None:
+    """Show the trials, best first, with their differences to the best."""
+    for place, entry in enumerate(board.ranked(), start=1):
+        for row in entry.rows:
+            values = {name: row.get(name) for name in COMPARED}
+            event = {"event": "ranked", "place": place, "tie": board.tie(entry), **values}
+            env.screen.event(step.name, f"{row['trial']:05d}", event)
+
+
+def _best(step: Step[SweepStage], board: Board) -> dict[str, Any]:
+    """The winner, by both numbers where it was scored again, and who comes next."""
+    metric, row = step.settings.metric, board.winner
     settings = {
-        k.removeprefix(prefix): json.loads(v)
+        k.removeprefix(SETTING): json.loads(v)
         for k, v in row.items()
-        if k.startswith(prefix) and v is not None
+        if k.startswith(SETTING) and v is not None
     }
-    keys = ("trial", "model", "epochs", "mlflow_run_id")
     found = {"metric": metric, "value": row[metric], "settings": settings}
-    return found | {k: row[k] for k in keys} | _over_seeds([r[metric] for r in winners])
-
-
-def _over_seeds(values: list[float]) -> dict[str, Any]:
-    """The mean over repeats and its standard error, where there are several."""
-    if len(values) < 2:
-        return {}
-    return {
-        "mean": fmean(values),
-        "mean_se": stdev(values) / math.sqrt(len(values)),
-        "repeats": len(values),
-    }
+    found |= {k: row[k] for k in ("trial", "model", "epochs", "mlflow_run_id")}
+    found |= repeated([each[metric] for each in board.best.rows])
+    if board.best.final is not None:
+        over = repeated([each[FINAL] for each in board.best.rows])
+        number = {"value": row[FINAL], "se": row.get(f"{FINAL}_se"), **over}
+        found["final"] = {"metric": FINAL, "k": step.settings.final_k, **number}
+    runner_up = next((e for e in board.ranked()[1:] if "difference_to_best" in e.rows[0]), None)
+    if runner_up is not None:
+        names = ("trial", "difference_to_best", "difference_se")
+        second = {name: runner_up.rows[0][name] for name in names}
+        found["runner_up"] = {**second, "tie": board.tie(runner_up)}
+    ties = [e for e in board.entries if board.tie(e)]
+    return {**found, "ties": sorted(row["trial"] for e in ties for row in e.rows)}
 
 
 def _publish(
@@ -243,7 +269,7 @@ def _publish(
     folder: Path,
     record: Record,
     watcher: Watcher,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     best: dict[str, Any],
 ) -> dict[str, Any]:
     """Log table and winner; count the trials by status."""
@@ -260,5 +286,7 @@ def _publish(
     )
     child = watcher.record(f"{best['trial']:05d}") or record
     uri = child.model(folder / best["model"])
-    child.score(uri, {best["metric"]: best["value"]})
+    final = best.get("final")
+    more = {} if final is None else {final["metric"]: final["value"]}
+    child.score(uri, {best["metric"]: best["value"], **more})
     return {"model": best["model"], "model_uri": uri, "best": best, "trials": counts}

@@ -26,7 +26,7 @@ def run(step: Step[TrainStage], env: Environment, folder: Path, record: Record) 
     settings = env.pipeline.train_settings(step.name, winners=winners(step, env))
     judging.require_time(settings, None, env.data_spec(str(env.folder(settings.data))))
     task = make_task(step, env, settings, folder)
-    files.write_json(folder / "task.json", task.to_dict())
+    files.write_json(folder / outputs.TASK, task.to_dict())
     describe(record, task.to_dict())
     with env.watch(step, folder, record):
         env.compute.train(task)
