@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -21,13 +20,12 @@ from vaepipe.core.spec import Shape
 from vaepipe.data import columns, formats, shards, values
 from vaepipe.data.columns import Variant
 from vaepipe.data.decoding import PLAIN, Decoding
-from vaepipe.data.formats import About, Format, find
+from vaepipe.data.formats import Format, find
 from vaepipe.data.formats import open_parquet as open_file
+from vaepipe.data.looking import Looked, Piece, first_shape, look_at
 from vaepipe.data.places import shown, stem
 from vaepipe.errors import DataError
 
-LOOKERS = 32
-"""Files that are looked at together: what a footer costs is waiting."""
 COLUMNS, MOST_TOGETHER = 2048, 8
 """One more batch is decoded together for so many columns, up to a limit."""
 
@@ -47,17 +45,6 @@ __all__ = [
 ]
 
 
-class Piece(NamedTuple):
-    """A file of a source, looked at."""
-
-    path: str
-    about: About
-    start: int
-    """Position of its first row among those of all files."""
-    stamp: dict[str, Any]
-    """Size and time of the last change."""
-
-
 class Batch(NamedTuple):
     """Rows that stand together in a file."""
 
@@ -71,19 +58,6 @@ class Batch(NamedTuple):
     """Columns that pass through, `good` rows."""
     bad: list[tuple[int, str]]
     """Positions in the file of rows that cannot be read, each with the reason."""
-
-
-class Looked(NamedTuple):
-    """What the files of a source say of themselves, taken together."""
-
-    pieces: list[Piece]
-    """Every file."""
-    widths: Mapping[str, float]
-    """Bytes per row of each column before compression, where rows are widest."""
-    elements: Mapping[pa.DataType, str]
-    """Types of single values of examples, each with a file that has it."""
-    conflicts: Mapping[str, str]
-    """Columns whose types do not agree, each with what the files say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +106,7 @@ class Source:
         """
         if self.looked is not None:
             return self.looked
-        found, variants = _look(self.kind, self.files)
+        found, variants = look_at(self.kind, self.files)
         columns.check(variants, self.column, self.id_column)
         columns.check_layout(variants, self.column, self.shape)
         types = columns.others(variants, self.column)
@@ -376,7 +350,7 @@ def of_files(
     """
     words = decoding.words
     kind, found = find(path, only, words and words.reading.unit)
-    looked, variants = _look(kind, found)
+    looked, variants = look_at(kind, found)
     first = variants[0]
     chosen = columns.choose(first, column, named)
     if id_column is None and not numbered:
@@ -386,7 +360,7 @@ def of_files(
     columns.check(variants, chosen, id_column)
     if words is None and values.is_text(first.fields[chosen[0]].type):
         raise columns.no_words(first.files[0], chosen[0])
-    shape = tuple(shape) if shape else _shape(kind, looked.pieces, variants, chosen)
+    shape = tuple(shape) if shape else first_shape(kind, looked.pieces, variants, chosen)
     columns.check_layout(variants, chosen, shape)
     types = columns.others(variants, chosen)
     elements = columns.elements(variants, chosen)
@@ -451,28 +425,6 @@ def rebatched(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table
         yield pa.Table.from_batches(held)
 
 
-def _look(kind: str, files: Sequence[str]) -> tuple[Looked, list[Variant]]:
-    """Look at files: what they say, and those with rows by their columns."""
-
-    def one(path: str) -> tuple[dict[str, Any], About]:
-        return formats.stamp(path), formats.FORMATS[kind].look(path)  # a change since is noticed
-
-    pieces, widths, start = list[Piece](), dict[str, float](), 0
-    groups: dict[tuple[bool, bytes], tuple[pa.Schema, list[str]]] = {}
-    with ThreadPoolExecutor(LOOKERS) as pool:
-        for path, (stamp, about) in zip(files, pool.map(one, files), strict=True):
-            key = any(about.groups), about.schema.serialize().to_pybytes()
-            groups.setdefault(key, (about.schema, []))[1].append(path)
-            for name, width in about.widths.items():
-                widths[name] = max(widths.get(name, 0.0), width)
-            short = about._replace(schema=NOTHING, widths={})  # a plan of many files has no room
-            pieces.append(Piece(path, short, start, stamp))
-            start += sum(about.groups)
-    filled = any(rows for rows, _ in groups)  # files without rows say nothing about types
-    variants = [Variant(*found) for (rows, _), found in groups.items() if rows == filled]
-    return Looked(pieces, widths, {}, {}), variants
-
-
 def _types(data: Mapping[str, Any]) -> pa.Schema:
     """Types of columns as plain data; those of the first file where an older plan has none."""
     if "arrow" in data:
@@ -485,22 +437,3 @@ def _types(data: Mapping[str, Any]) -> pa.Schema:
 def _own_ids(first: Variant) -> str | None:
     own = first.field("id")
     return "id" if own is not None and pa.types.is_integer(own.type) else None
-
-
-def _shape(
-    kind: str, pieces: Sequence[Piece], variants: Sequence[Variant], column: Sequence[str]
-) -> Shape:
-    """The shape that examples have: of the columns' type, else of the first row that has values."""
-    found = columns.layout_of(variants[0], column)
-    if found is not None:
-        return found
-    for piece in pieces:
-        groups = range(len(piece.about.groups))
-        for batch in formats.FORMATS[kind].batches(piece.path, groups, column, formats.GROUP):
-            length = values.length(shown(piece.path), batch.column(0))
-            if length is not None:
-                return (length,)
-    raise DataError(
-        f"{shown(pieces[0].path)}: no rows with values, so the shape of an example is unknown; "
-        "give `shape`."
-    )
