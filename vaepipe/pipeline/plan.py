@@ -18,7 +18,7 @@ from vaepipe.pipeline.workspace import Workspace
 if TYPE_CHECKING:
     from vaepipe.core import Stream
 
-FORMAT = 1
+FORMAT = 2
 """Changes when an artifact of older code must not be taken for a new one."""
 BUDGET = {"sweep": {"trials", "final_k"}}
 """What changes a stage's result and no trial of it."""
