@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from vaepipe import files, registry
-from vaepipe.data import shards
+from vaepipe.data import shards, sources
+from vaepipe.data.decoding import Decoding
 from vaepipe.datasets import published
 from vaepipe.datasets.digits import Digits
 from vaepipe.datasets.mnist import EMNIST, FILES, MNIST, FashionMNIST
@@ -208,6 +209,18 @@ def test_omniglot_is_made_small_by_area_averages(root):
     large, small = (rows(Omniglot(binarize="none", size=s), "test")[1] for s in (105, 28))
     assert small.shape == (40, 1, 28, 28)
     assert np.abs(large.mean((1, 2, 3)) - small.mean((1, 2, 3))).max() < 0.5
+
+
+@pytest.mark.parametrize("size", [28, 105])
+def test_drawings_are_read_later_as_the_data_stage_read_them(root, size):
+    """What `encode` makes of the files themselves: ink is 255 there too, not paper."""
+    draw_omniglot(root)
+    dataset = Omniglot(binarize="none", size=size)
+    decoding = Decoding(dataset.pictures())
+    folder = root / "omniglot-py" / "images_evaluation"
+    source = sources.of_files(str(folder), dataset.spec.shape, "x", None, decoding=decoding)
+    (batch,) = source.stream(str(folder), range(1), 0, ["path"], 100)
+    assert np.array_equal(batch.x, rows(dataset, "test")[1])
 
 
 def test_omniglot_without_alphabets_is_an_error(root):

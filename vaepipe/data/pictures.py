@@ -47,6 +47,7 @@ class Pictures:
     Args:
         background: a colour: a name such as `white`, or `#rrggbb`.
         size: side of a square that pictures are scaled and cropped to; None keeps their size.
+        negative: whether black and white change places, for drawings in ink on paper.
 
     Raises:
         DataError: there is no such colour.
@@ -60,6 +61,7 @@ class Pictures:
 
     background: str = "white"
     size: int | None = None
+    negative: bool = False
 
     def __post_init__(self) -> None:
         """Check the colour."""
@@ -102,7 +104,7 @@ class Pictures:
             x = _square(x, self.size)
         if shape is not None:
             _check_size((x.shape[2], x.shape[1]), mode, shape)
-        return x
+        return 255 - x if self.negative else x
 
     def _pixels(self, image: Picture, mode: Mode) -> np.ndarray:
         """The pixels of an upright picture before the background."""

@@ -49,7 +49,7 @@ class Omniglot(Dataset):
         seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         """Nothing is read yet."""
-        self._size = size
+        self._size, self._pictures = size, Pictures(size=size, negative=True)
         self._view = GreyView(binarize, 255, seed)
         self.noise_seed = seed
 
@@ -76,16 +76,19 @@ class Omniglot(Dataset):
         self.prepare()
         paths, labels = self._drawings()
         rows = np.flatnonzero(self._mask(split, paths))
-        seen = Pictures(size=self._size)
         for chunk in pictures.chunks(rows, self._size**2):
             ids, files = np.array(chunk), [paths[row] for row in chunk]
-            x = np.stack([255 - pictures.read(path, "L", seen) for path in files])
+            x = np.stack([pictures.read(path, "L", self._pictures) for path in files])
             extra = {"label": [labels[row] for row in chunk], "alphabet": _alphabets(files)}
             yield record(ids, self._view.stored(x, ids), extra)
 
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
         """Ink as binary, unit-interval or integer values."""
         return self._view.tensor(x, uniform)
+
+    def pictures(self) -> Pictures:
+        """Ink as 255 and paper as 0, at `size`."""
+        return self._pictures
 
     def describe(self) -> Mapping[str, str]:
         """Binarization and its seed."""
