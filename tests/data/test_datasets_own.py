@@ -149,6 +149,7 @@ def test_arrays_can_be_given_another_shape(tmp_path):
         ([[0, 2**31]], {"support": "integer"}, ["below 2^31", "2147483648"]),
         ([[0.0, 1e300]], {"support": "real"}, ["float32", "1e+300"]),
         (["a", "b"], {"support": "real"}, ["numbers"]),
+        (np.zeros((3, 0)), {"support": "real"}, ["numbers [n, ...]", "(3, 0)"]),
         ([[1j]], {"support": "real"}, ["numbers"]),
         ([[0.0, 1.0]], {"support": "real", "shape": (3,)}, ["(3,)", "(2,)"]),
     ],

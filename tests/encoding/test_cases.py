@@ -592,3 +592,26 @@ def test_a_plan_of_before_is_read(tmp_path):
     source = sources.of_files(str(path), (8,), "x", None)
     plain = {n: v for n, v in source.to_dict().items() if n != "arrow"}
     assert sources.Source.from_dict(json.loads(json.dumps(plain))) == source
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "said"),
+    [
+        ({"x": pa.nulls(60)}, (), "expected numbers, got null"),
+        ({"x": pa.array(range(60), pa.timestamp("us"))}, (), "expected numbers, got timestamp"),
+        ({"x": pa.array([[]] * 60, pa.list_(pa.float32()))}, (), "expected 8 values, got 0"),
+        ({"x": pa.array(X.reshape(60, 2, 4).tolist())}, (), "expected numbers, got list"),
+        (
+            {f"c{i}": X[:, i] for i in range(7)},
+            ("--column", "c*"),
+            "examples of 8 values expected, got 7 columns",
+        ),
+    ],
+)
+def test_columns_that_are_no_examples_are_told(m8, tmp_path, capfd, columns, words, said):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    for each in refused(capfd, m8, tmp_path / "x.parquet", tmp_path / "out", *words):
+        assert said in each
+    if "x" in columns:
+        with pytest.raises(DataError, match=r"expected numbers|no rows with values"):
+            stage(tmp_path / "d", "parquet", path=str(tmp_path / "x.parquet"), **REAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,9 +127,14 @@ def check(variants: Sequence[Variant], column: Sequence[str], id_column: str | N
 
 def check_layout(variants: Sequence[Variant], column: Sequence[str], shape: Shape) -> None:
     """Raise `DataError` unless the examples of all files can be read as examples of a shape."""
+    size = math.prod(shape)
     for variant in variants:
-        for path in variant.files[:1]:
-            layout.check(shown(path), layout_of(variant, column), shape)
+        where = shown(variant.files[0])
+        if len(column) > 1 and len(column) != size:
+            raise DataError(
+                f"{where}: examples of {size} values expected, got {len(column)} columns."
+            )
+        layout.check(where, layout_of(variant, column), shape)
 
 
 def layout_of(variant: Variant, column: Sequence[str]) -> Shape | None:

@@ -365,7 +365,7 @@ def _header(path: str, file: pa.NativeFile) -> tuple[tuple[int, ...], np.dtype[A
         shape, column_major, kind = read(file)
     except (ValueError, OSError) as error:
         raise DataError(f"{shown(path)}: not a readable `.npy` array: {error}") from error
-    if not shape or kind.kind not in "uifb" or kind.itemsize > 8:
+    if not shape or 0 in shape[1:] or kind.kind not in "uifb" or kind.itemsize > 8:
         raise DataError(
             f"{shown(path)}: not a readable array of numbers [n, ...]: {kind} of shape {shape}."
         )

@@ -76,7 +76,7 @@ def check(where: str, stored: Shape | None, shape: Shape) -> None:
     turn = (
         ""
         if math.prod(stored) != size
-        else (" The number of values agrees, but not their order: transpose the data first.")
+        else (" Only the number of values agrees: transpose or reshape the data first.")
     )
     raise DataError(
         f"{where}: examples of {size} values (shape {tuple(shape)}) expected, got "

@@ -80,7 +80,7 @@ def element(kind: pa.DataType) -> pa.DataType:
 
 
 def length(where: str, column: pa.Array) -> int | None:
-    """Return the number of values of the first list that is not null; None if all are.
+    """Return the number of values of the first list that has any; None if none has.
 
     Raises:
         DataError: a column of something else.
@@ -93,8 +93,7 @@ def length(where: str, column: pa.Array) -> int | None:
             if images
             else f"{where}: expected numbers, got {array.type}."
         )
-    lengths = array.value_lengths().drop_null()
-    return lengths[0].as_py() if len(lengths) else None
+    return next((n for n in array.value_lengths().to_pylist() if n), None)
 
 
 def wide(raw: np.ndarray) -> np.ndarray:
@@ -219,12 +218,11 @@ def _numbers(where: str, column: pa.Array, shape: Shape) -> Rows:
 
 def _flat(where: str, columns: Sequence[pa.Array], shape: Shape) -> Rows:
     """One number a row in each column."""
-    size = math.prod(shape)
-    if len(columns) != size:
-        raise DataError(f"{where}: examples of {size} values expected, got {len(columns)} columns.")
-    kinds = {column.type for column in columns}
+    size, kinds = math.prod(shape), {column.type for column in columns}
     for kind in kinds:
         _check_numeric(where, kind)
+    if len(columns) != size:
+        raise DataError(f"{where}: examples of {size} values expected, got {len(columns)} columns.")
     missing = [c.is_null().to_numpy(zero_copy_only=False) for c in columns if c.null_count]
     wrong = np.logical_or.reduce(missing) if missing else np.zeros(len(columns[0]), bool)
     batch = pa.RecordBatch.from_arrays(list(columns), [str(i) for i in range(size)])
