@@ -159,6 +159,20 @@ class Diverging(JointObjective):
         return bound, surrogate, terms
 
 
+class Turning(JointObjective):
+    """The ELBO, climbed until a step and descended from then on."""
+
+    needs = ELBO.needs
+
+    def __init__(self, *, step: int):
+        super().__init__()
+        self.elbo, self.step = ELBO(), step
+
+    def estimate(self, model, x, ctx):
+        bound, surrogate, terms = self.elbo.estimate(model, x, ctx)
+        return Estimate(bound, surrogate if ctx.step < self.step else -surrogate, terms)
+
+
 class Broken(JointObjective):
     """An objective with a mistake in it."""
 
