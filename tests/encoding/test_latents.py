@@ -143,8 +143,84 @@ def test_diff_tells_rows_and_values_apart(made, model, tmp_path, capfd):
     assert code == 1 and not found["same"]
     assert (found["only_in_first"], found["only_in_second"], found["moved"]) == (10, 0, 190)
     assert set(found["columns"]) == {"mean", "scale", "rate"}
+    assert found["in_both"] == 190
+    assert found["apart"] == dict.fromkeys(("elbo", "name"), "only in the first")
     assert max(found["columns"].values()) < 1e-5
     assert any(line.startswith("batch_size: was 32, is 64") for line in found["settings"])
+
+
+def test_diff_without_a_row_in_both_compares_nothing_and_says_so(made, model, tmp_path, capfd):
+    write(tmp_path / "x.parquet", images(50), np.arange(1000, 1050))
+    Run(model)(tmp_path / "x.parquet", tmp_path / "out")
+    code, out, _ = vaepipe(capfd, "latents", "diff", made, tmp_path / "out")
+    assert code == 1 and "no row is in both: no value was compared" in out
+    assert "largest difference" not in out and out.endswith("different\n")
+
+
+def test_latents_without_files_are_no_traceback(made, copy, capfd):
+    """Encoders of before accepted inputs without rows."""
+    manifest = json.loads((copy / parts.MANIFEST).read_text())
+    for part in manifest["parts"]:
+        (copy / part["name"]).unlink()
+    files.write_json(copy / parts.MANIFEST, manifest | {"parts": [], "rows": 0})
+    plan = json.loads((copy / parts.PLAN).read_text())
+    files.write_json(copy / parts.PLAN, plan | {"units": []})
+    for pair in ((made, copy), (copy, made), (copy, copy)):
+        code, out, err = vaepipe(capfd, "latents", "diff", *pair)
+        assert code == 2 and out == ""
+        assert f"{copy} has no Parquet files" in err
+    code, out, _ = vaepipe(capfd, "latents", "verify", copy)
+    assert code == 0 and "nothing was compared" in out and "difference" not in out
+
+
+def test_diff_of_tables_of_zero_rows_is_never_the_same(copy, capfd):
+    for name in [part["name"] for part in json.loads((copy / parts.MANIFEST).read_text())["parts"]]:
+        rewrite(copy, name, lambda table: table.slice(0, 0), hide=True)
+    code, out, _ = vaepipe(capfd, "latents", "diff", copy, copy)
+    assert code == 1 and "no row is in both" in out
+
+
+def first_value(name, value):
+    """The first row has another value."""
+
+    def change(table):
+        rest = table.column(name).to_pylist()[1:]
+        column = pa.array([value, *rest], table.schema.field(name).type)
+        return table.set_column(table.schema.get_field_index(name), name, column)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (first_value("rate", float("nan")), "largest difference inf"),
+        (first_value("name", "x"), "differs in 1 rows"),
+        (first_value("name", None), "differs in 1 rows"),
+        (lambda t: t.drop_columns(["elbo"]), "only in the first"),
+        (
+            lambda t: t.set_column(
+                t.schema.get_field_index("mean"),
+                "mean",
+                pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(3 * len(t), "f")), 3),
+            ),
+            "[3] in the second",
+        ),
+    ],
+    ids=["NaN", "text", "null", "column", "shape"],
+)
+def test_diff_sees_other_values_columns_and_shapes(made, copy, change, words, capfd):
+    for part in json.loads((copy / parts.MANIFEST).read_text())["parts"]:
+        rewrite(copy, part["name"], change, hide=True)
+    code, out, err = vaepipe(capfd, "latents", "diff", made, copy)
+    words = words.replace("in 1 rows", "in 3 rows")  # one in each of three parts
+    assert code == 1 and words in out, (out, err)
+
+
+def test_diff_refuses_ids_that_repeat(made, copy, capfd):
+    rewrite(copy, "part-00000-of-00003.parquet", doubled, hide=True)
+    code, _, err = vaepipe(capfd, "latents", "diff", made, copy)
+    assert code == 2 and "1 rows repeat an id" in err and str(copy) in err
 
 
 def test_lineage_leads_from_a_file_to_the_model_and_back(made, model, tmp_path, capfd):

@@ -65,6 +65,12 @@ def _show(found: dict) -> None:
         click.echo(f"setting {line}")
     for name in ("only_in_first", "only_in_second", "moved"):
         click.echo(f"{name.replace('_', ' '):<16} {found[name]:,} rows")
+    for name, what in found["apart"].items():
+        click.echo(f"{name:<16} {what}")
     for name, gap in found["columns"].items():
         click.echo(f"{name:<16} largest difference {gap:.2e}")
+    for name, count in found["unequal"].items():
+        click.echo(f"{name:<16} differs in {count:,} rows")
+    if not found["in_both"]:
+        click.echo("no row is in both: no value was compared")
     click.echo("same rows and values" if found["same"] else "different")

@@ -71,41 +71,92 @@ def verify(folder: Path, rows: int, model: Path | None = None) -> Iterator[Findi
 
 
 def diff(one: Path, other: Path) -> dict[str, Any]:
-    """How two encodings differ: settings, rows, and values of the columns they share.
+    """Compare two encodings: their settings, their rows, and the values of the rows in both.
 
     Returns:
         `settings` (differences of the manifests), `only_in_first` and `only_in_second` (numbers of
-        rows), `moved` (rows of both at another place), `columns` (the largest difference of each,
-        relative where values are large), `same` (whether rows and values are).
+        rows), `in_both`, `moved` (rows of both at another place), `columns` (the largest difference
+        per column of floating point numbers, relative where values are large), `unequal` (for every
+        other column, the number of rows whose values differ), `apart` (what is wrong with columns
+        that cannot be compared), `same` (whether rows, columns and values are; never where no row
+        is in both).
 
     Raises:
-        DataError: one of them is not complete.
+        DataError: one of them is not complete, has no files, or repeats an id.
     """
     first, second = manifest(one), manifest(other)
-    rows = [_read(f, m, ["split", "id"]) for f, m in ((one, first), (other, second))]
+    rows = [_rows(folder, known) for folder, known in ((one, first), (other, second))]
     at_a, at_b, common = _places(*rows)
+    sides = (one, first, at_a), (other, second, at_b)
+    schemas = [pq.read_schema(folder / known["parts"][0]["name"]) for folder, known, _ in sides]
+    apart = dict(_apart(*schemas))
+    shared = [name for name in schemas[0].names if name in schemas[1].names and name not in apart]
+    values = [name for name in shared if name not in ("id", "split")] if common else []
+    floating = set(_numeric(schemas[0]))
     found = {
         "settings": list(differences(first["config"], second["config"])),
         "only_in_first": len(rows[0]) - common,
         "only_in_second": len(rows[1]) - common,
+        "in_both": common,
         "moved": int((at_a != at_b).sum()),
-        "columns": dict(_gaps((one, first, at_a), (other, second, at_b))),
+        "columns": {n: _gap(*_pair(sides, n)) for n in sorted(values) if n in floating},
+        "unequal": {n: _unequal(*_pair(sides, n)) for n in values if n not in floating},
+        "apart": apart,
     }
-    apart = [found[name] for name in ("only_in_first", "only_in_second", "moved")]
-    return {**found, "same": not any(apart) and not any(found["columns"].values())}
+    counts = [found[name] for name in ("only_in_first", "only_in_second", "moved")]
+    gaps = [*found["columns"].values(), *found["unequal"].values()]
+    return {**found, "same": common > 0 and not apart and not any([*counts, *gaps])}
 
 
 Side = tuple[Path, Mapping[str, Any], np.ndarray]
 """A folder of latents, its manifest, and the places of the rows that both have."""
 
 
-def _gaps(one: Side, other: Side) -> Iterator[tuple[str, float]]:
-    """Column by column, so that memory holds one of each."""
-    schemas = [pq.read_schema(f / m["parts"][0]["name"]) for f, m, _ in (one, other) if m["parts"]]
-    shared = set.intersection(*(set(_numeric(schema)) for schema in schemas)) if schemas else set()
-    for name in sorted(shared):
-        a, b = (_read(f, m, [name]).column(name).take(pa.array(at)) for f, m, at in (one, other))
-        yield name, _gap(a, b)
+def _rows(folder: Path, known: Mapping[str, Any]) -> pa.Table:
+    """Return split and id of every row; each has to be there once, so that rows can be paired."""
+    if not known["parts"]:
+        raise DataError(f"{folder} has no Parquet files: its input had no rows to encode.")
+    table = _read(folder, known, ["split", "id"])
+    repeated = table.num_rows - table.group_by(["split", "id"]).aggregate([]).num_rows
+    if repeated:
+        raise DataError(
+            f"{folder}: {repeated:,} rows repeat an id of their split, so rows cannot be paired. "
+            f"`vaepipe latents verify {folder}` looks for more."
+        )
+    return table
+
+
+def _apart(one: pa.Schema, other: pa.Schema) -> Iterator[tuple[str, str]]:
+    """Columns of one side only, and those whose values are of different shapes or kinds."""
+    for name in dict.fromkeys([*one.names, *other.names]):
+        if name not in one.names or name not in other.names:
+            yield name, f"only in the {'first' if name in one.names else 'second'}"
+            continue
+        a, b = one.field(name).type, other.field(name).type
+        floating = [name in _numeric(schema) for schema in (one, other)]
+        if _size(a) != _size(b) or floating[0] != floating[1]:
+            yield name, f"{a} in the first, {b} in the second"
+
+
+def _size(kind: pa.DataType) -> int | None:
+    return kind.list_size if pa.types.is_fixed_size_list(kind) else None
+
+
+def _pair(sides: tuple[Side, Side], name: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """A column of the rows in both; read one by one, so that memory holds one of each."""
+    a, b = (_read(f, m, [name]).column(name).take(pa.array(at)) for f, m, at in sides)
+    return a, b
+
+
+def _unequal(one: pa.ChunkedArray, other: pa.ChunkedArray, rows: int = 10_000) -> int:
+    """The number of rows whose values differ; null equals null, and NaN equals NaN."""
+    count = 0
+    for start in range(0, len(one), rows):
+        a, b = one.slice(start, rows), other.slice(start, rows)
+        if not a.equals(b):
+            pairs = zip(a.to_pylist(), b.to_pylist(), strict=True)
+            count += sum(repr(x) != repr(y) for x, y in pairs)
+    return count
 
 
 def _strangers(folder: Path, parts: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -152,6 +203,8 @@ def _recomputed(folder: Path, known: Mapping[str, Any], rows: int, sound: set[st
         worst, count = again.worst(rows)
     except (VaepipeError, OSError) as error:
         return Finding("recomputed", False, f"cannot be: {error}")
+    if not count:
+        return Finding("recomputed", not known["rows"], "no rows to encode, nothing was compared")
     text = f"{count:,} rows, largest relative difference {worst:.1e}"
     if worst > again.tolerance and again.others:
         text += f"; written with {', '.join(again.others)}, which may draw other random numbers"
