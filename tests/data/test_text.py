@@ -152,7 +152,7 @@ def test_the_only_file_of_the_text_folder_is_the_default(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"expected one UTF-8 text file in .*text, found nothing"):
         Text().prepare()
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.txt").write_text("a b")
+    (tmp_path / "text" / "a.txt").write_text("a\nb\nc")
     Text().prepare()
     (tmp_path / "text" / "b.txt").write_text("a b")
     with pytest.raises(DataError, match=r"found a\.txt, b\.txt"):

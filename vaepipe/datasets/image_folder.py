@@ -84,7 +84,8 @@ class ImageFolder(Dataset):
         return tuple(self._fractions)
 
     def prepare(self) -> None:
-        """Look for the files, and read the first."""
+        """Look for the files, decide on the splits, and read the first."""
+        _ = self._masks
         self._decoded(self._files[0])
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
@@ -130,7 +131,7 @@ class ImageFolder(Dataset):
 
     @cached_property
     def _masks(self) -> dict[str, np.ndarray]:
-        return by_id(self._ids, self._fractions)
+        return by_id(self._ids, self._fractions, str(self._path))
 
     @property
     def _rows(self) -> int:

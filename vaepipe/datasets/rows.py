@@ -17,12 +17,14 @@ from vaepipe.data import values
 from vaepipe.data.schema import record
 from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset, Uniform
-from vaepipe.datasets.splits import Fractions, by_id
+from vaepipe.datasets.splits import Cut, Fractions, cut
 from vaepipe.errors import DataError
 
 Support = Literal["boolean", "unit_interval", "real", "integer"]
 WHITE = 255
 """The byte that is 1 in the unit interval, where not all bytes are 0 or 1."""
+_IDS = 2**16
+"""Numbers of rows that are hashed together."""
 
 
 class Rows(Dataset):
@@ -72,11 +74,12 @@ class Rows(Dataset):
         return tuple(self._fractions)
 
     def prepare(self) -> None:
-        """Look at the files, and decide which byte is 1 in the unit interval."""
+        """Look at the files; decide on the splits, and which byte is 1 in the unit interval."""
         if not self._rows:
             raise DataError(f"{self._path}: no rows, so there is nothing to learn from.")
         if self._support == "unit_interval" and self._max_value is None:
             self._max_value = self._largest()
+        _ = self._cut
 
     def settled(self) -> Mapping[str, Any]:
         """Return `max_value`, where the data decided for another than the usual."""
@@ -90,7 +93,7 @@ class Rows(Dataset):
         for path, batch in self._source.everything(self._kept, self._size()):
             self._refuse(path, batch)
             seen.append(batch.ids)
-            mask = by_id(batch.ids, self._fractions)[split]
+            mask = self._cut.masks(batch.ids)[split]
             if mask.any():
                 yield self._record(path, batch, mask)
         if self._source.id_column is not None:
@@ -120,6 +123,17 @@ class Rows(Dataset):
     @cached_property
     def _source(self) -> Source:
         return self._open()
+
+    @cached_property
+    def _cut(self) -> Cut:
+        """Where the splits begin and end; ids are read only until every split has a row."""
+        return cut(self._path, self._ids(), self._fractions)
+
+    def _ids(self) -> Iterator[np.ndarray]:
+        if self._source.id_column is None:
+            yield from (np.arange(i, min(self._rows, i + _IDS)) for i in range(0, self._rows, _IDS))
+        else:
+            yield from (batch.ids for _, batch in self._source.everything((), self._size()))
 
     @property
     def _rows(self) -> int:

@@ -80,7 +80,7 @@ class Text(Dataset):
 
     def prepare(self) -> None:
         """Read the file."""
-        _ = self._sentences
+        _ = self._masks
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Rows with `id`, the number of the sentence in the file, and `x`."""
@@ -123,8 +123,12 @@ class Text(Dataset):
         texts = (self._sentences[i] for i in train)
         return Lexicon.of(texts, self._vocabulary, self._reading.joint)
 
+    @cached_property
+    def _masks(self) -> dict[str, np.ndarray]:
+        return by_id(np.arange(len(self._sentences)), self._fractions, str(self._file))
+
     def _ids(self, split: str) -> np.ndarray:
-        return np.flatnonzero(by_id(np.arange(len(self._sentences)), self._fractions)[split])
+        return np.flatnonzero(self._masks[split])
 
     @cached_property
     def _sentences(self) -> list[list[str]]:

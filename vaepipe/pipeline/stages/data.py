@@ -44,7 +44,7 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         if split == reference and dataset.spec.support_name == "real":
             narrow.check(f"split '{split}' of {part.type}", dataset.spec.names)
         if not entries:
-            raise DataError(f"split '{split}' of {part.type} has no rows; mend `splits`.")
+            raise DataError(f"split '{split}' of {part.type} is empty; adjust `splits`.")
         splits[split] = {"rows": sum(e["rows"] for e in entries), "files": entries}
     part = replace(part, options={**part.options, **dataset.settled()})
     spec = _spec(dataset, splits)
