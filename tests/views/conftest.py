@@ -114,6 +114,7 @@ def fitted(tmp_path_factory):
         "data": spec.to_dict(),
         "dataset": part("datasets", "digits", {"binarize": "dynamic", "seed": 0}).to_dict(),
         "objective": part("objectives", "elbo").to_dict(),
+        "epoch": 3,
         "settings": {"epochs": 3},
     }
     folder = tmp_path_factory.mktemp("fit")
