@@ -47,6 +47,14 @@ def test_it_is_the_sum_that_its_formula_says():
     assert torch.allclose(average.module.weight, expected, rtol=1e-12)
 
 
+def test_a_buffer_that_stays_infinite_does_not_become_nan():
+    module = nn.Linear(2, 1)
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    average = Average(module, 0.9)
+    average.update(0)
+    assert average.module.mask.tolist() == [0.0, -torch.inf]
+
+
 def test_what_is_not_trained_is_copied_to_the_bit():
     module = nn.BatchNorm1d(3)
     module.bias.requires_grad_(False)

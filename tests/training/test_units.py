@@ -301,6 +301,12 @@ def test_a_number_is_a_scale_in_the_units_of_the_data(artifacts):
     assert torch.allclose(p.log_prob(x[:5]).double(), expected, rtol=1e-6)
 
 
+def test_bits_that_are_as_often_0_as_1_vary_also_where_their_deviation_is_rounded_up():
+    scale = torch.full((2, 2), math.nextafter(0.5, 1.0), dtype=torch.double)
+    spec = DataSpec((2, 2), SUPPORTS["unit_interval"], 8, torch.full((2, 2), 0.5), scale=scale)
+    assert torch.allclose(units_of(spec).scale, torch.tensor(0.5))
+
+
 def test_equal_pictures_have_a_scale(tmp_path):
     spec, _ = stored(tmp_path, np.full((ROWS, *SHAPE), 9, "uint8"), "unit_interval")
     assert torch.allclose(units_of(spec).scale, torch.tensor(1 / 256))

@@ -79,6 +79,8 @@ from vaepipe.core.units import units_of as units_of
 
 __all__ = [
     "ACTIVATIONS",
+    "DRAWS_AT_ONCE",
+    "MOMENT_DRAWS",
     "SUPPORTS",
     "Activation",
     "Assembly",

@@ -33,8 +33,9 @@ class StepContext(NamedTuple):
         """Return where the last update of a fit of so many epochs begins.
 
         Example:
-            >>> StepContext.last(2, num_examples=100, batch_size=25)
-            StepContext(step=7, epoch=1.75, num_examples=100)
+            >>> last = StepContext.last(2, num_examples=100, batch_size=25)
+            >>> last.step, last.epoch
+            (7, 1.75)
         """
         steps = max(1, -(-num_examples // batch_size))
         step = max(0, epochs * steps - 1)

@@ -11,8 +11,8 @@ from vaepipe.core.spec import DataSpec, Moments, Shape
 
 LEAST_MEAN = 1e-3
 """The least mean that counts are taken to have: of some that are all zero there may come others."""
-_MOST = 0.5
-"""No standard deviation in [0, 1] is larger."""
+_MOST = 0.75
+"""No standard deviation in [0, 1] is as large: the largest, with its rounding, is near 0.5."""
 _LEAST = 1 / 256
 
 

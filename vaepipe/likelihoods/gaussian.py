@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from torch import Tensor
 from torch.distributions import Normal
 
 from vaepipe.core import DataSpec
@@ -36,7 +37,9 @@ class GaussianLikelihood(LocationScale):
         -1.8379
     """
 
-    law = Normal
-
     def __init__(self, data: DataSpec, *, scale: Scale = "learned") -> None:
         super().__init__(data, scale)
+
+    def law(self, loc: Tensor, scale: Tensor) -> Normal:
+        """Return a normal distribution."""
+        return Normal(loc, scale, validate_args=False)

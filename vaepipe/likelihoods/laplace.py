@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from torch import Tensor
 from torch.distributions import Laplace
 
 from vaepipe.core import DataSpec
@@ -36,7 +37,9 @@ class LaplaceLikelihood(LocationScale):
         -4.0
     """
 
-    law = Laplace
-
     def __init__(self, data: DataSpec, *, scale: Scale = "learned") -> None:
         super().__init__(data, scale)
+
+    def law(self, loc: Tensor, scale: Tensor) -> Laplace:
+        """Return a Laplace distribution."""
+        return Laplace(loc, scale, validate_args=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -28,8 +28,6 @@ class LocationScale(Likelihood):
     """
 
     support = constraints.real
-    law: ClassVar[Callable[..., Distribution]]
-    """The distribution of one value by location and scale."""
     log_scale: Tensor | None
 
     def __init__(self, data: DataSpec, scale: Scale) -> None:
@@ -41,13 +39,17 @@ class LocationScale(Likelihood):
         self.units = units_of(data)
         scales.keep(self, scales.own_log_scale(data, scale))
 
+    @abstractmethod
+    def law(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """The distribution of each value by location and scale."""
+
     def forward(self, h: Tensor) -> Independent:
         """p(x | h) for features `h` `[*batch, *feature_shape]`."""
         loc, log_scale = scales.location_and_log_scale(h, self.log_scale, self.ndim, self.floor)
         if self.given:
             log_scale = log_scale - self.units.log_scale
-        each = type(self).law(loc, log_scale.exp(), validate_args=False)
-        return joint(Rescaled(each, self.units), self.ndim)
+        each = Rescaled(self.law(loc, log_scale.exp()), self.units)
+        return joint(each, self.ndim)
 
 
 @final

@@ -42,9 +42,9 @@ class Average(Generic[M]):
         pairs = list(zip(self.module.parameters(), module.parameters(), strict=True))
         pairs = [(mine, theirs) for mine, theirs in pairs if theirs.requires_grad]
         buffers = list(zip(self.module.buffers(), module.buffers(), strict=True))
-        pairs += [(mine, theirs) for mine, theirs in buffers if theirs.is_floating_point()]
         self._averages: list[Tensor] = [mine for mine, _ in pairs]
         self._values: list[Tensor] = [theirs for _, theirs in pairs]
+        self._reals = [pair for pair in buffers if pair[1].is_floating_point()]
         self._copies = [pair for pair in buffers if not pair[1].is_floating_point()]
 
     @torch.no_grad()
@@ -52,5 +52,7 @@ class Average(Generic[M]):
         """Take in what the module holds after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averages, self._values, 1 - decay)  # pyright: ignore
+        for mine, theirs in self._reals:  # one that stays infinite has no difference from itself
+            mine.copy_(torch.where(mine == theirs, mine, mine.lerp(theirs, 1 - decay)))
         for mine, theirs in self._copies:
             mine.copy_(theirs)
