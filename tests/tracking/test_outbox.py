@@ -214,3 +214,23 @@ def test_waiting_is_for_what_was_put_before_even_if_others_never_stop(tmp_path):
         stop.set()
         thread.join()
     assert box.close(10) == 0
+
+
+def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path, monkeypatch):
+    """Its waits share a few seconds; what was not sent stays in the file."""
+    answer = threading.Event()
+    box = Outbox(tmp_path, ADDRESS, lambda operation: answer.wait(60) and None)
+    box.put(metric("a", 1))
+    granted = []
+    monkeypatch.setattr(box._changed, "wait_for", lambda until, limit: granted.append(limit))
+    monkeypatch.setattr(outbox.time, "monotonic", lambda: 100.0 + sum(granted))
+    assert not box.wait(10.0)
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert not box.wait(300.0)
+        assert not box.wait(300.0, insist=True)
+        assert box.close(300.0) == 1
+    answer.set()
+    assert granted[:4] == [10.0, outbox.HURRY, 0.0, 0.0]
+    assert len(files(tmp_path)) == 1

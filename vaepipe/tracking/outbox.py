@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
+import sys
 import threading
 import time
 import uuid
@@ -29,6 +31,8 @@ LINGER = 0.5
 PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Seconds before the server is tried again."""
 STUMBLES = 5
+HURRY = 3.0
+"""Seconds that all waits may take together after an interruption; the rest stays in the file."""
 
 _logger = logging.getLogger("vaepipe.tracking")
 
@@ -83,6 +87,7 @@ class Outbox:
         self._number = self._attempts = self._stumbles = 0
         self._failing: Unreachable | None = None
         self._urgent = self._closing = False
+        self._deadline = math.inf
         self._adopt()
         self._thread = threading.Thread(target=self._loop, name="vaepipe-outbox", daemon=True)
         self._thread.start()
@@ -100,7 +105,11 @@ class Outbox:
         """Wait until everything that was put before is delivered; whether it is.
 
         While the server does not answer this returns at once, unless it is to insist on a try.
+        Where an interruption is being handled, it waits for `HURRY` seconds at most.
         """
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            self._deadline = min(self._deadline, time.monotonic() + HURRY)
+        seconds = min(seconds, max(0.0, self._deadline - time.monotonic()))
         with self._changed:
             tried, last = self._attempts, self._number
             if insist or not self._failing:
