@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
@@ -21,7 +23,7 @@ from pyarrow import fs
 
 from vaepipe.data import places, schema, tables, text
 from vaepipe.data.pictures import SUFFIXES
-from vaepipe.data.places import address, below, filesystem, reaching, shown
+from vaepipe.data.places import Listing, address, below, filesystem, reaching, shown
 from vaepipe.data.text import Unit
 from vaepipe.errors import DataError
 
@@ -33,6 +35,9 @@ END = 2**16
 """Bytes at the end of a file that are fetched to look at it."""
 CHUNKS = 2**16
 """Column chunks of a file whose sizes are looked at, in evenly spaced row groups."""
+
+TOLD = 8
+"""Files that are named in a warning."""
 
 
 class About(NamedTuple):
@@ -193,8 +198,19 @@ FORMATS: Mapping[str, Format] = {
 """Formats by name."""
 
 
-def find(path: str, only: str | None = None, unit: Unit | None = None) -> tuple[str, list[str]]:
-    """The format and the files of a file, folder, glob or URI, sorted; hidden ones are left out.
+class Found(NamedTuple):
+    """Files of one format, and what lies beside them."""
+
+    kind: str
+    """A name in `FORMATS`."""
+    files: list[str]
+    """Paths or URIs, sorted; a folder of images is one."""
+    left: tuple[str, ...] = ()
+    """Names of files that a folder or a glob means too, and that are not read."""
+
+
+def find(path: str, only: str | None = None, unit: Unit | None = None) -> Found:
+    """The format and the files of a file, folder, glob or URI; hidden ones are left out.
 
     A folder of images is one file of the format `images`.
 
@@ -204,7 +220,8 @@ def find(path: str, only: str | None = None, unit: Unit | None = None) -> tuple[
         unit: of text, where sentences are looked for; then files whose names say nothing are text.
 
     Raises:
-        DataError: there are none, or they belong to a table whose log says which rows are live.
+        DataError: there are none, or they belong to a table whose log says which rows are live, or
+            one is a link to nothing or to another of them.
         Unreachable: a store does not answer, or does not let us in.
     """
     system, root = filesystem(path)
@@ -214,19 +231,20 @@ def find(path: str, only: str | None = None, unit: Unit | None = None) -> tuple[
         kind = only or _kind(root, unit)
         if kind == "parquet":
             tables.refuse_logs(path, system, root.rpartition("/")[0], [], [root])
-        return kind, [path]
+        return Found(kind, [path])
     found = places.listing(path)
-    names = [each.path for each in found.files]
     endings = {"parquet": ".parquet", "npy": ".npy"} | ({unit: ".txt"} if unit else {})
     for kind in endings if only is None else (only,):
-        chosen = [name for name in names if name.endswith(endings[kind])]
+        chosen = [each.path for each in found.ending(endings[kind])]
         if chosen and kind == "parquet":
             tables.refuse_logs(path, system, found.folder, found.names, chosen)
         if chosen:
-            return kind, [address(path, name) for name in chosen]
+            left = _left(found, chosen)
+            return Found(kind, [address(path, name) for name in chosen], left)
     folder = there == fs.FileType.Directory
-    if only is None and folder and any(name.lower().endswith(SUFFIXES) for name in names):
-        return "images", [path]
+    names, left = pictures(path) if only is None and folder else ([], ())
+    if names:
+        return Found("images", [path], left)
     raise _nothing(path, only, folder=folder)
 
 
@@ -272,6 +290,7 @@ def even(rows: int) -> tuple[int, ...]:
 
 def _kind(name: str, unit: Unit | None) -> str:
     """The format of a file by its name; of one that says nothing, text if that is looked for."""
+    name = name.lower()
     if name.endswith(".npy"):
         return "npy"
     if name.endswith(".txt") or (unit is not None and not name.endswith(".parquet")):
@@ -320,16 +339,59 @@ def _widths(meta: pq.FileMetaData) -> dict[str, float]:
 
 
 def _parquet(path: str, source: Any, **options: Any) -> pq.ParquetFile:
-    """Open a file; Spark's INT96 dates are microseconds, nanoseconds cannot hold the year 9999."""
+    """Open a file; checksums of pages are compared, where the file has them.
+
+    Spark's INT96 dates are microseconds, nanoseconds cannot hold the year 9999.
+    """
     options |= {"buffer_size": BUFFER, "pre_buffer": False, "coerce_int96_timestamp_unit": "us"}
+    options |= {"page_checksum_verification": True}
     try:
         return pq.ParquetFile(source, **options)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{shown(path)}: not a readable Parquet file: {error}") from error
 
 
+def pictures(path: str) -> tuple[list[str], tuple[str, ...]]:
+    """Names of the pictures below a folder, sorted, and of other files that are not read.
+
+    Raises:
+        DataError: one is a link to nothing, or two are the same file.
+    """
+    found = _pictures(path)
+    chosen = [each.path for each in found.ending(SUFFIXES)]
+    return [below(name, found.folder) for name in chosen], _left(found, chosen)
+
+
+def unread(path: str, left: Sequence[str]) -> tuple[str, ...]:
+    """Return a warning about files that are not read, if there are some.
+
+    Example:
+        >>> unread("data", ["b.csv", "a.csv"])
+        ('data: 2 files there are not read (2 .csv): a.csv, b.csv.',)
+    """
+    if not left:
+        return ()
+    kinds = Counter(PurePosixPath(name).suffix or "without an ending" for name in left)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    names = ", ".join(sorted(left)[:TOLD])
+    more = f" and {len(left) - TOLD} more" if len(left) > TOLD else ""
+    files = "1 file there is" if len(left) == 1 else f"{len(left)} files there are"
+    return (f"{shown(path)}: {files} not read ({counts}): {names}{more}.",)
+
+
+def _pictures(path: str) -> Listing:
+    """A folder of pictures, whose names may begin with `_`."""
+    return places.listing(path, hidden=(".",))
+
+
 def _images(path: str) -> list[fs.FileInfo]:
-    return [i for i in places.listed(path) if i.path.lower().endswith(SUFFIXES)]
+    return _pictures(path).ending(SUFFIXES)
+
+
+def _left(found: Listing, chosen: Sequence[str]) -> tuple[str, ...]:
+    """Names of the files that are meant and not read."""
+    read = set(chosen)
+    return tuple(below(i.path, found.folder) for i in found.files if i.path not in read)
 
 
 def _names(path: str, found: Sequence[fs.FileInfo]) -> str:

@@ -41,6 +41,8 @@ class Looked(NamedTuple):
     """Types of single values of examples, each with a file that has it."""
     conflicts: Mapping[str, str]
     """Columns whose types do not agree, each with what the files say."""
+    left: tuple[str, ...] = ()
+    """Names of files beside them that are not read."""
 
 
 def look_at(kind: str, files: Sequence[str]) -> tuple[Looked, list[Variant]]:

@@ -18,10 +18,13 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from pyarrow import fs
 
+from vaepipe.data import links
 from vaepipe.errors import DataError, Unreachable, VaepipeError
 
 CLIENTS = 64
 """Connections to stores that a process keeps."""
+HIDDEN = (".", "_")
+"""How names of files begin that are not rows of a table: Spark's `_SUCCESS`, say."""
 
 _SECRET = re.compile("secret|token|password|signature|credential|account_key|^sig$", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?[]")
@@ -110,31 +113,47 @@ class Listing(NamedTuple):
     folder: str
     """The folder that was listed: the longest one without wildcards."""
     files: list[fs.FileInfo]
-    """The files that are meant, sorted by name."""
+    """The files that are meant, sorted by name; also links to files that are not there."""
     names: list[str]
     """Everything that was found in the folder, hidden files and folders among them."""
+    local: bool
+    """Whether they are on this machine, where there are links."""
+
+    def ending(self, endings: str | tuple[str, ...]) -> list[fs.FileInfo]:
+        """Return the files whose names end so, in small or capital letters.
+
+        Raises:
+            DataError: one of them is a link to nothing, or two are the same file.
+        """
+        chosen = [i for i in self.files if i.path.lower().endswith(endings)]
+        if self.local:
+            links.check(chosen)
+        return chosen
 
 
-def listing(path: str) -> Listing:
-    """List a folder or a glob; files and folders that begin with `.` or `_` are not meant.
+def listing(path: str, hidden: tuple[str, ...] = HIDDEN) -> Listing:
+    """List a folder or a glob; links are followed.
 
     A glob may have `*`, `?` and `[…]` in every part, and `**` for any number of folders. A place
     that exists is meant literally.
+
+    Args:
+        path: the folder or glob, also as a URI.
+        hidden: files and folders whose names begin so are not meant.
     """
     system, root = filesystem(path)
     with reaching(path):
         folder, pattern = _pattern(system, root)
         deep = len(pattern) > 1 or "**" in pattern
-        chosen = fs.FileSelector(folder or "/", recursive=deep, allow_not_found=True)
-        found = system.get_file_info(chosen)
-    files = [i for i in found if i.type == fs.FileType.File]
-    meant = [i for i in files if _fits(below(i.path, folder).split("/"), pattern)]
-    return Listing(folder, sorted(meant, key=lambda i: i.path), [i.path for i in found])
-
-
-def listed(path: str) -> list[fs.FileInfo]:
-    """Return the files of a folder or a glob, see `listing`."""
-    return listing(path).files
+        local = system.type_name == "local"
+        if local:
+            found = system.get_file_info(list(links.walk(folder or "/", deep=deep)))
+        else:
+            chosen = fs.FileSelector(folder or "/", recursive=deep, allow_not_found=True)
+            found = system.get_file_info(chosen)
+    files = [i for i in found if i.type in (fs.FileType.File, fs.FileType.NotFound)]
+    meant = [i for i in files if _fits(below(i.path, folder).split("/"), pattern, hidden)]
+    return Listing(folder, sorted(meant, key=lambda i: i.path), [i.path for i in found], local)
 
 
 def below(path: str, root: str) -> str:
@@ -151,9 +170,9 @@ def _pattern(system: fs.FileSystem, root: str) -> tuple[str, Sequence[str]]:
     return "/".join(parts[:first]), parts[first:]
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def _fits(parts: Sequence[str], pattern: Sequence[str], hidden: tuple[str, ...]) -> bool:
     """Whether no part is hidden and each matches; `**` matches any number of parts."""
-    return not any(part.startswith((".", "_")) for part in parts) and _match(parts, pattern)
+    return not any(part.startswith(hidden) for part in parts) and _match(parts, pattern)
 
 
 def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -349,7 +349,7 @@ def of_files(
         DataError: no such file or column, or files that do not agree.
     """
     words = decoding.words
-    kind, found = find(path, only, words and words.reading.unit)
+    kind, found, left = find(path, only, words and words.reading.unit)
     looked, variants = look_at(kind, found)
     first = variants[0]
     chosen = columns.choose(first, column, named)
@@ -364,7 +364,7 @@ def of_files(
     columns.check_layout(variants, chosen, shape)
     types = columns.others(variants, chosen)
     elements = columns.elements(variants, chosen)
-    looked = looked._replace(elements=elements, conflicts=types.conflicts)
+    looked = looked._replace(elements=elements, conflicts=types.conflicts, left=left)
     return Source(tuple(found), shape, chosen, id_column, kind, types.schema, decoding, looked)
 
 

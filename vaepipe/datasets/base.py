@@ -87,6 +87,10 @@ class Dataset(ABC):
         """Count what numbers do not say of a split's sentences; asked when it is written."""
         return None
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader of results must know of the source; asked when it is written."""
+        return ()
+
     def pictures(self) -> Pictures:
         """Return how pictures are decoded, also those that a fitted model is given later."""
         return WHITE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from vaepipe.core.spec import DataSpec, Shape
+from vaepipe.data import formats
 from vaepipe.data.pictures import SUFFIXES, Mode, Pictures
 from vaepipe.data.schema import record
 from vaepipe.datasets import pictures
@@ -31,7 +31,8 @@ class ImageFolder(Dataset):
     """Pictures of a folder and of the folders in it: PNG, JPEG, TIFF, BMP, GIF and WebP files.
 
     A file's id is a hash of its path below `path`, so that files that are added or removed move no
-    other between splits. Hidden files are left out. `file` is kept as a column. Pictures are
+    other between splits. Names that begin with `.` are not meant, links are followed, and files
+    that are not read are a warning. `file` is kept as a column. Pictures are
     turned upright as their EXIF orientation says; sizes are those after it. Transparent pixels show
     `background`, whatever colour is stored in them. Black and white, grey, palette and CMYK
     pictures are converted to `mode`; those of more than 8 bits a channel or of several pages are
@@ -50,7 +51,8 @@ class ImageFolder(Dataset):
         splits: shares of the rows; a picture's split is decided by its id.
 
     Raises:
-        DataError: when the files are read: none there, one damaged, or sizes that differ.
+        DataError: when the files are read: none there, one damaged, sizes that differ, a link to
+            nothing or to another of them.
     """
 
     def __init__(
@@ -101,6 +103,10 @@ class ImageFolder(Dataset):
         """Bytes as binary, unit-interval or integer values."""
         return self._view.tensor(x, uniform)
 
+    def warnings(self) -> tuple[str, ...]:
+        """Name files beside the pictures."""
+        return formats.unread(str(self._path), self._listed[1])
+
     def pictures(self) -> Pictures:
         """Upright, before `background`, at `size`."""
         return self._pictures
@@ -110,9 +116,14 @@ class ImageFolder(Dataset):
         return {"source": str(self._path), "mode": self._mode, **self._view.describe()}
 
     @cached_property
+    def _listed(self) -> tuple[list[str], tuple[str, ...]]:
+        """Paths of pictures below the folder, and of other files, in the order of any reader."""
+        return formats.pictures(str(self._path)) if self._path.is_dir() else ([], ())
+
+    @cached_property
     def _files(self) -> list[str]:
         """Paths below the folder, in alphabetical order."""
-        found = sorted(_walk(self._path))
+        found = sorted(self._listed[0])
         if not found:
             kinds = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
             raise DataError(
@@ -166,15 +177,6 @@ class ImageFolder(Dataset):
                 "them to one."
             )
         return x
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Pictures below a folder, as paths with slashes."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
 
 
 def _id(name: str) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
 from vaepipe.data import values
+from vaepipe.data.formats import unread
 from vaepipe.data.schema import record
 from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset, Uniform
@@ -85,6 +86,10 @@ class Rows(Dataset):
         """Return `max_value`, where the data decided for another than the usual."""
         unusual = self._support == "unit_interval" and self._max_value not in (None, WHITE)
         return {"max_value": self._max_value} if unusual else {}
+
+    def warnings(self) -> tuple[str, ...]:
+        """Name files beside those that are read."""
+        return unread(self._path, self._source.look().left)
 
     def examples(self, split: str) -> Iterator[pa.RecordBatch]:
         """Yield rows with `id`, `x` and the columns that pass through."""

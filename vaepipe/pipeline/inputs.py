@@ -112,7 +112,7 @@ def of_path(
     pieces = source.pieces()
     digest = sources.digest(pieces)
     looked, name = {split: pieces}, places.shown(path)
-    said = tuple(_warnings(name, source))
+    said = (*formats.unread(name, source.look().left), *_warnings(name, source))
     return Input(name, {split: source}, model.dataset, model.data, digest, looked, warnings=said)
 
 

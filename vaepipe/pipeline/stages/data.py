@@ -58,9 +58,16 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         "counts": {name: split["rows"] for name, split in splits.items()},
         "splits": splits,
         **_identity(splits, dataset.lexicon()),
-        **_lost(dataset),
+        **_told(dataset),
         "view": dict(dataset.describe()),
     }
+
+
+def _told(dataset: Dataset) -> dict[str, Any]:
+    """What a reader of results must know of the source, where there is something."""
+    lost = _lost(dataset)
+    said = [*dataset.warnings(), *lost.get("warnings", ())]
+    return {**lost, **({"warnings": said} if said else {})}
 
 
 def _lost(dataset: Dataset) -> dict[str, Any]:
