@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from vaepipe import registry
+from vaepipe.compute.base import ModelSpec
+from vaepipe.core import SUPPORTS, DataSpec, Stream, build, examples, seeded
 from vaepipe.errors import UserError
 from vaepipe.evaluation import score
 from vaepipe.tracking.pyfunc import OUTPUTS, Predictor
@@ -155,3 +158,71 @@ def test_mistakes_of_the_caller_are_named(model_bundle, images):
         predictor.predict(images, {"output": "means"})
     with pytest.raises(UserError, match="expected rows of 64 values"):
         predictor.predict(images[:, :63])
+
+
+def made(path: Path, data: DataSpec, likelihood: str, **card: object) -> Path:
+    """A bundle for rows of files."""
+    mlp = registry.part("networks", "mlp", {"hidden": [8]})
+    parts = {
+        "encoder": mlp,
+        "family": registry.part("families", "diagonal_normal"),
+        "prior": registry.part("priors", "standard_normal"),
+        "decoder": mlp,
+        "likelihood": registry.part("likelihoods", likelihood),
+    }
+    with seeded(Stream(0)):
+        model, x = build((2,), data, **parts), examples(data, 4)
+    rows = {"path": "rows.npy", "support": data.support_name}
+    said = {
+        "model": ModelSpec((2,), **parts).to_dict(),
+        "data": data.to_dict(),
+        "dataset": registry.part("datasets", "npy", rows).to_dict(),
+        "objective": registry.part("objectives", "elbo").to_dict(),
+    }
+    bundle.save(path, model, {**said, **card}, x)
+    return path
+
+
+def test_bytes_that_mlflow_made_floats_are_bytes(tmp_path):
+    path = made(
+        tmp_path / "model",
+        DataSpec((4,), SUPPORTS["unit_interval"], 9),
+        "continuous_bernoulli",
+        stored="uint8",
+    )
+    predictor, grey = Predictor(path), np.array([[0, 1, 128, 255], [1, 1, 0, 0]], "uint8")
+    seen = predictor.model.inference(torch.from_numpy(grey) / 255).mean.detach().numpy()
+    for form in (grey, grey.astype("float32"), grey.astype("int64")):
+        np.testing.assert_allclose(predictor.predict(form), seen, rtol=1e-5)
+    with pytest.raises(UserError, match=r"expected bytes .*, got 0\.5"):
+        predictor.predict(np.full((1, 4), 0.5))
+    with pytest.raises(UserError, match=r"expected bytes .*, got 300"):
+        predictor.predict(np.full((1, 4), 300))
+
+
+def test_values_that_are_none_of_the_data_are_refused(tmp_path):
+    data = DataSpec((4,), SUPPORTS["unit_interval"], 9)
+    path = made(tmp_path / "model", data, "continuous_bernoulli", stored="float32")
+    predictor = Predictor(path)
+    assert predictor.predict(np.ones((1, 4), "uint8")).shape == (1, 2)
+    with pytest.raises(UserError, match=r"expected unit_interval values .*'npy'.*, got 128"):
+        predictor.predict(np.full((1, 4), 128.0))
+
+
+def test_columns_of_a_table_are_taken_by_their_names(tmp_path, store):
+    import mlflow.pyfunc
+    import pandas as pd
+
+    data = DataSpec((3,), SUPPORTS["real"], 9, names=("age", "income", "rate"))
+    path = made(tmp_path / "model", data, "gaussian", stored="float32")
+    table = pd.DataFrame({"age": [30.0, 60.0], "income": [1.0, 2.0], "rate": [0.5, 0.25]})
+    mixed = table[["rate", "age", "income"]].assign(more=7.0)
+    folder = store.fetch(store.start("fit").model(path))
+    logged = next(p for p in folder.parents if (p / "MLmodel").exists())
+    opened = mlflow.pyfunc.load_model(str(logged))
+    right = Predictor(path).predict(table.to_numpy())
+    for ask in (Predictor(path).predict, opened.predict):
+        np.testing.assert_allclose(ask(table), right, rtol=1e-5)
+        np.testing.assert_allclose(ask(mixed), right, rtol=1e-5)
+    with pytest.raises(UserError, match="the model reads the column 'income', which the rows lack"):
+        Predictor(path).predict(table.drop(columns="income"))

@@ -417,6 +417,7 @@ def _card(task: TrainTask, state: checkpoint.State) -> dict[str, Any]:
         "data": dict(task.data.spec),
         "dataset": task.data.dataset.to_dict(),
         "data_digest": task.data.digest,
+        "stored": shards.open_split(task.data.path, "train").stored,
         "lexicon": shards.read_manifest(task.data.path).get("lexicon"),
         "settings": dict(task.settings),
         "start": task.start and {name: task.start[name] for name in ("stage", "digest")},

@@ -80,6 +80,12 @@ class Split:
         return schema.shape_of(self.schema.field("x"))
 
     @property
+    def stored(self) -> str:
+        """Type of the stored values: `uint8` or `float32`."""
+        kind = self.schema.field("x").type.value_type
+        return next(name for name, each in schema.STORED.items() if each == kind)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one stored example."""
         kind = self.schema.field("x").type

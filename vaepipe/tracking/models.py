@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from vaepipe import files
 from vaepipe.tracking.pyfunc import DEFAULTS
@@ -44,7 +44,7 @@ def log(store: Store, run_id: str, bundle: Path) -> str:
 def save(target: Path, bundle: Path, described: Model) -> None:
     """Write a bundle as an MLflow model whose loader is ours: no Python object is pickled."""
     card = files.read_json(bundle / CARD)
-    size = int(np.prod(card["data"]["shape"]))
+    inputs, example = _inputs(int(np.prod(card["data"]["shape"])), card["data"].get("names"))
     latent = int(np.prod(card["model"]["latent_shape"]))
     params = [ParamSpec(name, kind, value) for name, (kind, value) in DEFAULTS.items()]
     mlflow.pyfunc.save_model(
@@ -52,8 +52,8 @@ def save(target: Path, bundle: Path, described: Model) -> None:
         loader_module="vaepipe.tracking.pyfunc",
         data_path=str(bundle),
         mlflow_model=described,
-        signature=ModelSignature(_rows(size), _rows(latent), ParamSchema(params)),
-        input_example=np.zeros((2, size), np.float32),
+        signature=ModelSignature(inputs, _rows(latent), ParamSchema(params)),
+        input_example=example,
         pip_requirements=requirements(card),
     )
 
@@ -70,6 +70,18 @@ def requirements(card: Mapping[str, Any]) -> list[str]:
 def bundle_digest(folder: Path) -> str:
     """The digest of a bundle, without opening it."""
     return files.digest([files.sha256(folder / name) for name in (CARD, WEIGHTS)])
+
+
+def _inputs(
+    size: int, names: Sequence[str] | None
+) -> tuple[Schema, np.ndarray | dict[str, np.ndarray]]:
+    """What MLflow takes, with an example: columns by their names, where values have names."""
+    if names is None:
+        return _rows(size), np.zeros((2, size), np.float32)
+    columns: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype("float32"), (-1,), name) for name in names
+    ]
+    return Schema(columns), {name: np.zeros(2, np.float32) for name in names}
 
 
 def _rows(size: int) -> Schema:

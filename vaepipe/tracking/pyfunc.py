@@ -5,6 +5,7 @@ MLflow stores the name of this module and the bundle's files; no Python object i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
@@ -48,9 +49,9 @@ class Predictor:
 
     def __init__(self, path: Path) -> None:
         opened = bundle.load(path)
-        part = opened.dataset
+        part = self.part = opened.dataset
         self.model: LatentModel = opened.model
-        self.shape = opened.data.shape
+        self.spec, self.stored = opened.data, opened.card.get("stored")
         self.dataset: Dataset = registry.part(part.group, part.type, part.options).build()
 
     @torch.no_grad()
@@ -59,13 +60,16 @@ class Predictor:
 
         Args:
             model_input: array or data frame `[n, D]`, values as the dataset stores them (grey
-                levels, say); the row number seeds what is random, together with `seed`.
+                levels, say); the row number seeds what is random, together with `seed`. Named
+                columns of a data frame, and arrays `[n]` by name, are taken by the names that the
+                model's values have.
             params: `output`, one of mean, scale, sample (`[n, d]`), recon (`[n, D]`), elbo,
                 log_lik, rate, log_evidence (`[n]`, nats); `seed`; `k`, samples of the posterior
                 behind a score without a closed form.
 
         Raises:
-            UserError: an unknown output, or rows of another size.
+            UserError: an unknown output, rows of another size, columns of other names, or values
+                that are none of the data's.
         """
         options = {name: default for name, (_, default) in DEFAULTS.items()} | dict(params or {})
         output = OUTPUTS.get(options["output"])
@@ -83,14 +87,43 @@ class Predictor:
         return torch.cat(parts).float().numpy()
 
     def _view(self, model_input: Any) -> Tensor:
-        values = np.asarray(getattr(model_input, "values", model_input))
-        size = int(np.prod(self.shape))
+        """What the model sees of the rows, `[n, *shape]`."""
+        values = self._in_order(model_input)
+        size = math.prod(self.spec.shape)
         if values.size != len(values) * size:
             raise UserError(f"expected rows of {size} values, got an array {values.shape}.")
-        stored = torch.as_tensor(np.ascontiguousarray(values)).reshape(-1, *self.shape)
-        whole = stored.is_floating_point() and bool((stored == stored.round()).all())
-        stored = stored.long() if whole else stored  # MLflow's signature made grey levels floats
-        return self.dataset.frozen(stored, torch.arange(len(stored)))
+        stored = self._as_stored(np.ascontiguousarray(values).reshape(-1, *self.spec.shape))
+        x = self.dataset.frozen(stored, torch.arange(len(stored)))
+        inside = self.spec.support.check(x)
+        if not inside.all():
+            raise UserError(
+                f"expected {self.spec.support_name} values as dataset '{self.part.type}' stores "
+                f"them, got {stored[~inside][0].item():g}."
+            )
+        return x
+
+    def _in_order(self, rows: Any) -> np.ndarray:
+        """The values of rows; named columns in the order that the model knows them in."""
+        names = self.spec.names
+        columns = list(getattr(rows, "columns", rows if isinstance(rows, Mapping) else ()))
+        if names is None or not columns or columns == list(range(len(columns))):
+            return np.asarray(getattr(rows, "values", rows))
+        missing = [name for name in names if name not in columns]
+        if missing:
+            raise UserError(f"the model reads the column '{missing[0]}', which the rows lack.")
+        return np.stack([np.asarray(rows[name]) for name in names], 1)
+
+    def _as_stored(self, values: np.ndarray) -> Tensor:
+        """The values in the type in which the dataset stores them."""
+        given = torch.as_tensor(values)
+        if self.stored is None:  # a bundle of before this was written down
+            whole = given.is_floating_point() and bool((given == given.round()).all())
+            return given.long() if whole else given  # MLflow's signature made grey levels floats
+        stored = given.to(getattr(torch, self.stored))
+        if self.stored == "uint8" and not bool((stored == given).all()):
+            other = given[stored != given][0].item()
+            raise UserError(f"expected bytes (whole numbers from 0 to 255), got {other:g}.")
+        return stored
 
 
 Output = Callable[[LatentModel, Tensor, list[int], int, int], Tensor]
