@@ -81,7 +81,7 @@ def test_the_stamp_of_images_sees_a_renaming(tmp_path):
 @pytest.mark.parametrize("end", ["", "/"])
 def test_uris_name_the_files_that_are_there(tmp_path, name, end):
     path = parquet(tmp_path / name / f"{name} x.parquet")
-    kind, found, _ = sources.find((tmp_path / name).as_uri() + end)
+    kind, found = sources.find((tmp_path / name).as_uri() + end)[:2]
     assert kind == "parquet" and len(found) == 1
     assert places.filesystem(found[0])[1] == str(path)
     assert sources.open_file(found[0]).metadata.num_rows == 3

@@ -15,6 +15,7 @@ from vaepipe.cli.options import (
     set_option,
     workspace_option,
 )
+from vaepipe.cli.standalone import tell
 
 
 @click.command("plan")
@@ -29,6 +30,7 @@ def command(file: Path, sets: Sequence[str], workspace: str, as_json: bool) -> i
 
     prepared = start.prepare(file, sets, workspace)
     facts = prepared.check()
+    tell(prepared.stale())
     rows = [
         {
             "stage": step.name,

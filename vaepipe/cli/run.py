@@ -17,6 +17,7 @@ from vaepipe.cli.options import (
     set_option,
     workspace_option,
 )
+from vaepipe.cli.standalone import tell
 
 
 @click.command("run")
@@ -41,6 +42,7 @@ def command(
     from vaepipe.pipeline import start
 
     prepared = start.prepare(file, sets, workspace, only, address)
+    tell(prepared.stale())
     if all(step.done for step in prepared.steps):
         return _nothing_to_do(prepared, as_json)
     stages = _execute(prepared)

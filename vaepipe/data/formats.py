@@ -205,6 +205,8 @@ class Found(NamedTuple):
     """A name in `FORMATS`."""
     files: list[str]
     """Paths or URIs, sorted; a folder of images is one."""
+    state: str
+    """A digest of names, sizes and times: whether somebody wrote to the files since."""
     left: tuple[str, ...] = ()
     """Names of files that a folder or a glob means too, and that are not read."""
 
@@ -226,25 +228,26 @@ def find(path: str, only: str | None = None, unit: Unit | None = None) -> Found:
     """
     system, root = filesystem(path)
     with reaching(path):
-        there = system.get_file_info(root).type
-    if there == fs.FileType.File:
+        there = system.get_file_info(root)
+    if there.type == fs.FileType.File:
         kind = only or _kind(root, unit)
         if kind == "parquet":
             tables.refuse_logs(path, system, root.rpartition("/")[0], [], [root])
-        return Found(kind, [path])
+        return Found(kind, [path], _state([there], root))
     found = places.listing(path)
     endings = {"parquet": ".parquet", "npy": ".npy"} | ({unit: ".txt"} if unit else {})
     for kind in endings if only is None else (only,):
-        chosen = [each.path for each in found.ending(endings[kind])]
+        infos = found.ending(endings[kind])
+        chosen = [each.path for each in infos]
         if chosen and kind == "parquet":
             tables.refuse_logs(path, system, found.folder, found.names, chosen)
         if chosen:
-            left = _left(found, chosen)
-            return Found(kind, [address(path, name) for name in chosen], left)
-    folder = there == fs.FileType.Directory
-    names, left = pictures(path) if only is None and folder else ([], ())
-    if names:
-        return Found("images", [path], left)
+            state, left = _state(infos, found.folder), _left(found, chosen)
+            return Found(kind, [address(path, name) for name in chosen], state, left)
+    folder = there.type == fs.FileType.Directory
+    gallery = pictures(path) if only is None and folder else None
+    if gallery is not None and gallery.names:
+        return Found("images", [path], gallery.state, gallery.left)
     raise _nothing(path, only, folder=folder)
 
 
@@ -351,15 +354,28 @@ def _parquet(path: str, source: Any, **options: Any) -> pq.ParquetFile:
         raise DataError(f"{shown(path)}: not a readable Parquet file: {error}") from error
 
 
-def pictures(path: str) -> tuple[list[str], tuple[str, ...]]:
-    """Names of the pictures below a folder, sorted, and of other files that are not read.
+class Gallery(NamedTuple):
+    """The pictures of a folder, and what lies beside them."""
+
+    names: list[str]
+    """Of the pictures below the folder, sorted."""
+    state: str
+    """A digest of names, sizes and times."""
+    left: tuple[str, ...]
+    """Names of other files, which are not read."""
+
+
+def pictures(path: str) -> Gallery:
+    """Look for the pictures of a folder and of the folders in it.
 
     Raises:
         DataError: one is a link to nothing, or two are the same file.
     """
     found = _pictures(path)
-    chosen = [each.path for each in found.ending(SUFFIXES)]
-    return [below(name, found.folder) for name in chosen], _left(found, chosen)
+    infos = found.ending(SUFFIXES)
+    chosen = [each.path for each in infos]
+    names = [below(name, found.folder) for name in chosen]
+    return Gallery(names, _state(infos, found.folder), _left(found, chosen))
 
 
 def unread(path: str, left: Sequence[str]) -> tuple[str, ...]:
@@ -395,9 +411,12 @@ def _left(found: Listing, chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 def _names(path: str, found: Sequence[fs.FileInfo]) -> str:
-    """A digest of names, sizes and times."""
-    _, root = filesystem(path)
-    return _digest([(below(each.path, root), each.size, each.mtime_ns) for each in found])
+    return _state(found, filesystem(path)[1])
+
+
+def _state(found: Sequence[fs.FileInfo], folder: str) -> str:
+    """A digest of names below a folder, sizes and times."""
+    return _digest([(below(each.path, folder), each.size, each.mtime_ns) for each in found])
 
 
 def _open(path: str) -> pa.NativeFile:

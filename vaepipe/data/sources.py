@@ -349,8 +349,9 @@ def of_files(
         DataError: no such file or column, or files that do not agree.
     """
     words = decoding.words
-    kind, found, left = find(path, only, words and words.reading.unit)
-    looked, variants = look_at(kind, found)
+    found = find(path, only, words and words.reading.unit)
+    kind, paths = found.kind, tuple(found.files)
+    looked, variants = look_at(kind, paths)
     first = variants[0]
     chosen = columns.choose(first, column, named)
     if id_column is None and not numbered:
@@ -364,8 +365,8 @@ def of_files(
     columns.check_layout(variants, chosen, shape)
     types = columns.others(variants, chosen)
     elements = columns.elements(variants, chosen)
-    looked = looked._replace(elements=elements, conflicts=types.conflicts, left=left)
-    return Source(tuple(found), shape, chosen, id_column, kind, types.schema, decoding, looked)
+    looked = looked._replace(elements=elements, conflicts=types.conflicts, left=found.left)
+    return Source(paths, shape, chosen, id_column, kind, types.schema, decoding, looked)
 
 
 def digest(pieces: Iterable[Piece]) -> str:

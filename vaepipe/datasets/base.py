@@ -87,6 +87,16 @@ class Dataset(ABC):
         """Count what numbers do not say of a split's sentences; asked when it is written."""
         return None
 
+    def state(self) -> str | None:
+        """Return what is another once somebody writes to the source; None where nobody does.
+
+        It is asked when the rows are written, and before a later run takes them for the same.
+
+        Raises:
+            DataError: the source is not there.
+        """
+        return None
+
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader of results must know of the source; asked when it is written."""
         return ()

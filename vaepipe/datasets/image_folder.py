@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaepipe.core.spec import DataSpec, Shape
 from vaepipe.data import formats
+from vaepipe.data.formats import Gallery
 from vaepipe.data.pictures import SUFFIXES, Mode, Pictures
 from vaepipe.data.schema import record
 from vaepipe.datasets import pictures
@@ -103,9 +104,14 @@ class ImageFolder(Dataset):
         """Bytes as binary, unit-interval or integer values."""
         return self._view.tensor(x, uniform)
 
+    def state(self) -> str | None:
+        """Return a digest of the names, sizes and times of the pictures."""
+        _ = self._files
+        return self._listed.state
+
     def warnings(self) -> tuple[str, ...]:
         """Name files beside the pictures."""
-        return formats.unread(str(self._path), self._listed[1])
+        return formats.unread(str(self._path), self._listed.left)
 
     def pictures(self) -> Pictures:
         """Upright, before `background`, at `size`."""
@@ -116,14 +122,15 @@ class ImageFolder(Dataset):
         return {"source": str(self._path), "mode": self._mode, **self._view.describe()}
 
     @cached_property
-    def _listed(self) -> tuple[list[str], tuple[str, ...]]:
-        """Paths of pictures below the folder, and of other files, in the order of any reader."""
-        return formats.pictures(str(self._path)) if self._path.is_dir() else ([], ())
+    def _listed(self) -> Gallery:
+        """The pictures, as every reader finds them."""
+        there = self._path.is_dir()
+        return formats.pictures(str(self._path)) if there else Gallery([], "", ())
 
     @cached_property
     def _files(self) -> list[str]:
         """Paths below the folder, in alphabetical order."""
-        found = sorted(self._listed[0])
+        found = sorted(self._listed.names)
         if not found:
             kinds = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
             raise DataError(

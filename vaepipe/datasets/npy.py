@@ -12,11 +12,12 @@ from typing import Annotated, Any, final
 import numpy as np
 from annotated_types import Ge
 
-from vaepipe.data import sources
+from vaepipe.data import formats, sources
 from vaepipe.data.sources import Batch, Source
 from vaepipe.datasets.rows import Rows, Support
 from vaepipe.datasets.splits import Fractions
 from vaepipe.errors import DataError
+from vaepipe.files import digest
 
 _BATCH_BYTES = 16 * 2**20
 
@@ -58,6 +59,13 @@ class Npy(Rows):
         super().__init__(str(path), support, shape, levels, max_value, splits)
         self._label_path = None if label_path is None else str(label_path)
 
+    _kind = "npy"
+
+    def state(self) -> str | None:
+        """Return a digest of the names, sizes and times of the files, labels among them."""
+        labels = [] if self._label_path is None else _find(self._label_path)
+        return digest([super().state(), *(formats.stamp(name) for name in labels)])
+
     def prepare(self) -> None:
         """Look at the files and read their headers."""
         super().prepare()
@@ -68,7 +76,7 @@ class Npy(Rows):
         return {"source": sources.shown(self._path)}
 
     def _open(self) -> Source:
-        return sources.of_files(self._path, self._shape, "x", None, only="npy")
+        return sources.of_files(self._path, self._shape, "x", None, only=self._kind)
 
     def _size(self) -> int:
         return max(1, _BATCH_BYTES // (4 * max(1, math.prod(self._source.shape))))

@@ -66,6 +66,8 @@ class ParquetDataset(Rows):
         self._column, self._id, self._label = column, id_column, label_column
         self._pictures = Pictures(background)
 
+    _kind = "parquet"
+
     def pictures(self) -> Pictures:
         """Upright, before `background`."""
         return self._pictures
@@ -80,7 +82,7 @@ class ParquetDataset(Rows):
             self._shape,
             self._column,
             self._id,
-            only="parquet",
+            only=self._kind,
             numbered=True,
             decoding=Decoding(self._pictures),
         )

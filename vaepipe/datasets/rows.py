@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaepipe.core.spec import SUPPORTS, DataSpec, Shape
 from vaepipe.data import values
-from vaepipe.data.formats import unread
+from vaepipe.data.formats import find, unread
 from vaepipe.data.schema import record
 from vaepipe.data.sources import Batch, Source, refuse
 from vaepipe.datasets.base import Dataset, Uniform
@@ -53,6 +53,9 @@ class Rows(Dataset):
         self._shape = tuple(shape) if shape else None
         self._max_value, self._fractions = max_value, dict(splits)
 
+    _kind: ClassVar[str]
+    """The format of the files, a name in `formats.FORMATS`."""
+
     @abstractmethod
     def _open(self) -> Source:
         """Return the files, looked at."""
@@ -86,6 +89,10 @@ class Rows(Dataset):
         """Return `max_value`, where the data decided for another than the usual."""
         unusual = self._support == "unit_interval" and self._max_value not in (None, WHITE)
         return {"max_value": self._max_value} if unusual else {}
+
+    def state(self) -> str | None:
+        """Return a digest of the names, sizes and times of the files."""
+        return find(self._path, self._kind).state
 
     def warnings(self) -> tuple[str, ...]:
         """Name files beside those that are read."""

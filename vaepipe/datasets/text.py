@@ -14,6 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from vaepipe.core.spec import SUPPORTS, DataSpec
+from vaepipe.data.formats import find
 from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.schema import record
 from vaepipe.data.text import Level, Losses, Reading, Unit, Words, decoded, sentences
@@ -94,6 +95,10 @@ class Text(Dataset):
     def tensor(self, x: Tensor, uniform: Uniform) -> Tensor:
         """The integers, as floating point."""
         return x.to(torch.get_default_dtype())
+
+    def state(self) -> str | None:
+        """Return a digest of the size and time of the file."""
+        return find(str(self._file), self._reading.unit).state
 
     def lexicon(self) -> Lexicon:
         """The vocabulary, of the training split only."""

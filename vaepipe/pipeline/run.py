@@ -57,12 +57,12 @@ def require_no_failures(steps: Sequence[Step], workspace: Workspace) -> None:
         manifest = workspace.find(step.name, step.fingerprint)
         counts = manifest["trials"] if manifest and step.settings.kind == "sweep" else {}
         if counts.get("failed"):
-            found.append(_failed(step.name, counts, workspace, _dependents(step.name, steps)))
+            found.append(_failed(step.name, counts, workspace, dependents(step.name, steps)))
     if found:
         raise PartialFailure(" ".join(found))
 
 
-def _dependents(name: str, steps: Sequence[Step]) -> list[str]:
+def dependents(name: str, steps: Sequence[Step]) -> list[str]:
     """Return the stages that use a stage, directly or through others; inputs come first."""
     found = [name]
     for step in steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from vaepipe.pipeline.check import check, prepare_sources
 from vaepipe.pipeline.config import Pipeline
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step, plan
-from vaepipe.pipeline.run import bring_back, require_no_failures, run
+from vaepipe.pipeline.run import bring_back, dependents, require_no_failures, run
+from vaepipe.pipeline.stages import data
 from vaepipe.pipeline.watch import Screen
 from vaepipe.pipeline.workspace import Workspace
 from vaepipe.registry import PartSpec, options_signature
@@ -36,6 +37,15 @@ class Prepared:
     def prepare_sources(self) -> None:
         """Look for the data of the steps that are not done; raises before anything is written."""
         prepare_sources(self.pipeline, {step.name for step in self.steps if not step.done})
+
+    def stale(self) -> Iterator[str]:
+        """Say which stages of data are done, but hold the rows of files that changed since."""
+        for step in self.steps:
+            manifest = self.workspace.find(step.name, step.fingerprint)
+            if step.settings.kind != "data" or manifest is None:
+                continue
+            if data.is_stale(step.settings.dataset.part("datasets"), manifest):
+                yield _stale(step, self.workspace, dependents(step.name, self.steps))
 
     def run(self, screen: Screen) -> dict[str, dict[str, Any]]:
         """Execute the steps."""
@@ -76,6 +86,15 @@ def prepare(
         compute = _at(compute, address)
     tracker = pipeline.tracking.part("trackers")
     return Prepared(pipeline, place, plan(pipeline, place, only), compute, tracker)
+
+
+def _stale(step: Step, workspace: Workspace, others: Sequence[str]) -> str:
+    more = f" and the folders of {', '.join(others)}" if others else ""
+    return (
+        f"the files that '{step.name}' read were written to since, or copied without their times; "
+        "its rows, and what was made from them, are those of then. To read the files again, "
+        f"remove {workspace.folder(step.name)}{more}."
+    )
 
 
 def _at(compute: PartSpec, address: str) -> PartSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vaepipe.data.lexicon import Lexicon
 from vaepipe.data.moments import Narrowing, Running, check_scale
 from vaepipe.data.text import Words
 from vaepipe.datasets.base import Dataset
-from vaepipe.errors import DataError
+from vaepipe.errors import DataError, VaepipeError
 from vaepipe.pipeline.environment import Environment
 from vaepipe.pipeline.plan import Step
 from vaepipe.pipeline.settings import DataStage
@@ -36,6 +37,7 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
     """Write a dataset's splits to a folder; what its manifest says."""
     dataset: Dataset = part.build()
     dataset.prepare()
+    state = dataset.state()
     splits = {}
     reference = "train" if "train" in dataset.splits else dataset.splits[0]
     for split in dataset.splits:
@@ -60,7 +62,22 @@ def write(part: PartSpec, folder: Path) -> dict[str, Any]:
         **_identity(splits, dataset.lexicon()),
         **_told(dataset),
         "view": dict(dataset.describe()),
+        **({} if state is None else {"state": state}),
     }
+
+
+def is_stale(part: PartSpec, manifest: Mapping[str, Any]) -> bool:
+    """Check whether somebody wrote to the source since a stage's rows were taken from it.
+
+    A source that is gone, or out of reach, says nothing: the rows are here.
+    """
+    if "state" not in manifest:
+        return False
+    dataset: Dataset = part.build()
+    try:
+        return dataset.state() != manifest["state"]
+    except VaepipeError:
+        return False
 
 
 def _told(dataset: Dataset) -> dict[str, Any]:
