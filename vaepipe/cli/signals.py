@@ -58,7 +58,7 @@ def listening() -> Iterator[Asked]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that they started (on Linux)."""
+    """Return the descendants of a process (on Linux)."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

@@ -30,7 +30,7 @@ class StepContext(NamedTuple):
 
     @classmethod
     def last(cls, epochs: int, num_examples: int, batch_size: int) -> StepContext:
-        """Return where the last update of a fit of so many epochs begins.
+        """Return where training stands before the last update of a fit.
 
         Example:
             >>> last = StepContext.last(2, num_examples=100, batch_size=25)

@@ -58,7 +58,7 @@ class Units(nn.Module):
         return ((x - self.mean) / self.scale).to(self.scale.dtype)
 
     def back(self, u: Tensor) -> Tensor:
-        """Return x = mean + scale u, in float64: `forward` gives back all digits of u."""
+        """Return x = mean + scale u in float64, so that `forward` of it is u to all digits."""
         return self.mean + self.scale * u
 
     def _load_from_state_dict(

@@ -114,7 +114,7 @@ def _check_named(variant: Variant, named: Sequence[str]) -> None:
 def check(variants: Sequence[Variant], column: Sequence[str], id_column: str | None) -> None:
     """Raise `DataError` unless all files have columns of examples and of ids of one kind.
 
-    Everything that is wrong is told at once.
+    One message names everything that is wrong.
     """
     first = variants[0]
     names = [*column, *filter(None, [id_column])]

@@ -27,7 +27,7 @@ from vaepipe.data.places import shown, stem
 from vaepipe.errors import DataError
 
 COLUMNS, MOST_TOGETHER = 2048, 8
-"""One more batch is decoded together for so many columns, up to a limit."""
+"""Batches that are decoded together: one for every 2048 columns, at most 8."""
 
 NOTHING = pa.schema([])
 

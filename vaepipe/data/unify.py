@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 UNITS = ("s", "ms", "us")
-"""Units of timestamps, each of which holds every date that the ones before it hold exactly."""
+"""Units of timestamps, coarse to fine: a finer one holds every date of a coarser one exactly."""
 
 FROM_PATH: Mapping[bytes, bytes] = {b"from": b"path"}
 """Metadata of a field whose values are in the names of folders, `year=2026/`."""

@@ -136,7 +136,7 @@ class Fitter:
         accumulate: parts of a batch that are computed one after the other.
         normalize: whether every parameter's gradient is divided by its norm, before it is clipped.
         average: an average of the weights that every step updates.
-        ranks: those that share a batch, each an equal part of it.
+        ranks: the workers that share a batch in equal parts.
     """
 
     name: str

@@ -165,7 +165,7 @@ def k_means(rows: Tensor, k: int) -> Tensor:
 
 
 def _forget(family: VQ, keys: object) -> None:
-    """Whether a book has begun is looked up anew in a state that was loaded."""
+    """Let `begin` look again at whether the book is in use, after a state was loaded."""
     family._begun = False
 
 

@@ -27,7 +27,7 @@ MOST = 8
 
 
 class Difference(NamedTuple):
-    """A mean difference and its standard error; the latter is NaN where it is not known."""
+    """A mean difference and its standard error, which is NaN where it is unknown."""
 
     value: float
     se: float
