@@ -416,6 +416,18 @@ def test_grey_levels_are_divided_by_255_and_bits_are_told_from_them(tmp_path, ca
         stage(tmp_path / "t", "parquet", path=str(sixteen), max_value=7, **options)
 
 
+def test_bytes_for_a_model_of_other_numbers_are_warned_of(tmp_path, capfd):
+    """0/1 bytes are grey levels to it, nearly black: nothing tells that they are bits."""
+    bits = ("parquet", {"path": "nowhere", "support": "unit_interval"})
+    made = {"likelihood": "gaussian", "support": "unit_interval", "dataset": bits}
+    for stored, warned in (("float32", True), ("uint8", False)):
+        model = save_model(tmp_path / stored, (8,), stored=stored, **made)
+        for kind in ("uint8", "float"):
+            path = parquet(tmp_path / f"{kind}.parquet", STORED[kind]())
+            _, _, err = command(capfd, "encode", model, path, tmp_path / f"{stored}-{kind}")
+            assert ("bytes are read as grey levels" in err) == (warned and kind == "uint8"), err
+
+
 def test_bytes_and_other_numbers_are_not_mixed_in_the_unit_interval(tmp_path):
     parquet(tmp_path / "in" / "a.parquet", RNG.integers(0, 256, (60, 8), dtype=np.uint8))
     parquet(tmp_path / "in" / "b.parquet", RNG.random((60, 8), np.float32))

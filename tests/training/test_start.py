@@ -4,15 +4,16 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fits import fit_task, model_spec, own
 from runs import COMPUTE, curve, epochs, events, fit, killed, same, weights
 from safetensors.torch import load_file
 
-from vaepipe import registry
+from vaepipe import files, registry
 from vaepipe.compute import jobs
-from vaepipe.compute.base import TrainTask
+from vaepipe.compute.base import DataRef, TrainTask
 from vaepipe.core import build
 from vaepipe.data import shards
 from vaepipe.errors import BundleError
@@ -138,3 +139,29 @@ def test_a_start_that_is_gone_is_named(first, digits, tmp_path):
     gone = {**beginning(first), "path": str(tmp_path / "gone")}
     with pytest.raises(BundleError, match="gone is not a model bundle"):
         jobs.train_job(fit_task(digits, tmp_path / "fit", start=gone))
+
+
+def test_weights_from_data_in_other_units_are_warned_of(tmp_path):
+    """Once; data of the first fit, or with a mean that moved by a deviation, are not."""
+    from vaepipe.pipeline.stages import data
+
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype("float32")
+    model = replace(model_spec(), likelihood=part("likelihoods", "gaussian"))
+
+    def begun(name, values, after=None):
+        np.save(tmp_path / f"{name}.npy", values)
+        found = part("datasets", "npy", {"path": str(tmp_path / f"{name}.npy"), "support": "real"})
+        manifest = data.write(found, tmp_path / name)
+        files.write_json(tmp_path / name / "manifest.json", manifest)
+        rows = DataRef(str(tmp_path / name), found, manifest["spec"], manifest["digest"])
+        task = fit_task(rows, tmp_path / f"fit-{name}", model=model, epochs=2, start=after)
+        jobs.train_job(task)
+        return task
+
+    first = beginning(begun("first", x))
+    for name, values in {"again": x, "moved": x + 1}.items():
+        assert not [e for e in events(begun(name, values, first)) if e["event"] == "warning"]
+    task = begun("cents", 1000 * x + 5000, first)
+    (warning,) = [e for e in events(task) if e["event"] == "warning"]
+    assert "fitted to data in other units: value" in warning["text"]
+    assert "Bring the data to the units of the first fit" in warning["text"]

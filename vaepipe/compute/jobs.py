@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -186,11 +186,18 @@ class _Job:
         for row in self.state.history:
             if row["epoch"] not in known:
                 self._tell(row)
+        self._warn_once(self.journal.read())
+
+    def _warn_once(self, before: Sequence[Mapping[str, Any]]) -> None:
+        """Write to the journal what is to know of the fit, unless an earlier start wrote it."""
+        texts = list(self.kept.warnings if self.kept else ())
         last = self.fitter.context(self.task.epochs * self.batches.steps - 1)
         late = schedule.unfinished(self.task.objective, last, self.task.epochs)
         if late is not None:
-            text = f"{late}: no epoch counts as best, the last is kept. {schedule.ADVICE}"
-            self.journal.write("warning", text=text)
+            texts.append(f"{late}: no epoch counts as best, the last is kept. {schedule.ADVICE}")
+        for text in texts:
+            if not any(event.get("text") == text for event in before):
+                self.journal.write("warning", text=text)
 
     def _tell(self, metrics: Mapping[str, float]) -> None:
         """The event of an epoch."""

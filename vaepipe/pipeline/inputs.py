@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from vaepipe.compute.base import DataRef
 from vaepipe.core import DataSpec
@@ -112,7 +113,8 @@ def of_path(
     pieces = source.pieces()
     digest = sources.digest(pieces)
     looked, name = {split: pieces}, places.shown(path)
-    said = (*formats.unread(name, source.look().left), *_warnings(name, source))
+    left = formats.unread(name, source.look().left)
+    said = (*left, *_warnings(name, source), *_bytes(name, source, model))
     return Input(name, {split: source}, model.dataset, model.data, digest, looked, warnings=said)
 
 
@@ -175,6 +177,16 @@ def _warnings(where: str, source: Source) -> Iterator[str]:
         )
     unknown, cut = words.lexicon.lost(_first(source))
     yield from text.warnings(where, unknown, cut, words, source.shape[0])
+
+
+def _bytes(where: str, source: Source, model: Bundle) -> Iterator[str]:
+    """Say how bytes are read by a model of numbers in [0, 1] that were not bytes."""
+    grey = model.data.support_name == "unit_interval" and model.card.get("stored") == "float32"
+    if grey and pa.uint8() in source.look().elements:
+        yield (
+            f"{where}: bytes are read as grey levels, 255 being 1; the model was fitted to other "
+            "numbers in [0, 1]. Write bits as booleans, or values as floating point numbers."
+        )
 
 
 def _first(source: Source) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaepipe.core import LatentModel
+from vaepipe.core import LatentModel, Units
 from vaepipe.registry import PartSpec
 from vaepipe.training import bundle
 
@@ -26,6 +26,9 @@ PLACES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Where the weights of a part are in the state of a model; an encoder's with its units."""
 
+FAR = 10.0
+"""Standard deviations between two means, or a ratio of two deviations, that tell of other units."""
+
 Parts = Mapping[str, PartSpec]
 State = Mapping[str, Tensor]
 
@@ -35,6 +38,7 @@ class Agreement(NamedTuple):
 
     kept: tuple[str, ...]
     new: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """As `encoder, decoder; new: prior (mixture)`."""
@@ -73,11 +77,32 @@ def adopt(model: LatentModel, parts: Parts, path: Path) -> Agreement:
     source = bundle.load(path)
     state, theirs = model.state_dict(), source.model.state_dict()
     found = compare(parts, state, source.parts, theirs)
+    before = {name: value.clone() for name, value in state.items()}
     with torch.no_grad():
         for role in found.kept:
             for name in _shapes(state, PLACES[role]):
                 state[name].copy_(theirs[name])
-    return found
+    units = [name for name, module in model.named_modules() if isinstance(module, Units)]
+    said = [text for name in units if (text := _far(name, before, state))]
+    return found._replace(warnings=tuple(said[:1]))
+
+
+def _far(name: str, before: State, after: State) -> str | None:
+    """Say where the units of the data are far from those that came with the weights."""
+    (mean, scale), (own, spread) = (
+        [state[f"{name}.{what}"].double().flatten() for what in ("mean", "scale")]
+        for state in (before, after)
+    )
+    distance = torch.maximum((mean - own).abs() / spread, (scale / spread).log().abs().exp())
+    worst = int(distance.argmax())
+    if distance[worst] <= FAR:
+        return None
+    return (
+        f"the weights were fitted to data in other units: value {worst} of an example has mean "
+        f"{mean[worst]:.4g} and standard deviation {scale[worst]:.4g} in these data, had "
+        f"{own[worst]:.4g} and {spread[worst]:.4g} in those. Bring the data to the units of the "
+        "first fit, or leave `start` out."
+    )
 
 
 def _difference(mine: PartSpec, theirs: PartSpec | None, *, same_shapes: bool) -> str:

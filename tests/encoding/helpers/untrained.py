@@ -37,6 +37,7 @@ def save_model(
     decoder=("mlp", {"hidden": [8]}),
     seed=0,
     lexicon=None,
+    stored=None,
 ):
     """An untrained bundle."""
     parts = {
@@ -60,6 +61,7 @@ def save_model(
         "dataset": part("datasets", *dataset).to_dict(),
         "objective": part("objectives", "elbo").to_dict(),
         "lexicon": lexicon,
+        **({} if stored is None else {"stored": stored}),
     }
     rows = torch.zeros(4, *shape)
     bundle.save(folder, model, card, rows)
