@@ -169,6 +169,26 @@ def test_ids_beyond_int64_are_kept(m8, tmp_path, capfd):
     assert vaepipe(capfd, "interpolate", *words)[0] == 0
 
 
+def test_ids_that_repeat_are_told(m8, tmp_path, capfd):
+    """Files whose rows are numbered from 0 in each: their draws are the same, joins go wrong."""
+    for name in "ab":
+        parquet(tmp_path / "in" / f"{name}.parquet")
+    told = "warning: 60 rows repeat an id of their split: rows of one id have the same random"
+    for name in ("encode", "evaluate"):
+        code, _, err = command(capfd, name, m8, tmp_path / "in", tmp_path / name)
+        assert code == 0 and told in err, (name, err)
+    (said,) = json.loads((tmp_path / "encode" / "_manifest.json").read_text())["warnings"]
+    assert said in json.loads((tmp_path / "evaluate" / "manifest.json").read_text())["diagnosis"]
+    code, out, _ = vaepipe(capfd, "latents", "verify", tmp_path / "encode")
+    assert code == 1 and "60 rows repeat an id" in out
+    numbered = pq.read_table(tmp_path / "in").rename_columns(["row", "x"])
+    pq.write_table(numbered, tmp_path / "numbered.parquet")
+    for name in ("encode", "evaluate"):
+        source, output = tmp_path / "numbered.parquet", tmp_path / f"{name}-numbered"
+        code, _, err = command(capfd, name, m8, source, output)
+        assert code == 0 and "repeat" not in err
+
+
 def test_dates_of_spark_keep_their_year(m8, tmp_path, capfd):
     days = [dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1), dt.datetime(2024, 5, 1)] * 20
     table = pa.table(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from vaepipe import files
 from vaepipe.compute.encode import Encoder
 from vaepipe.core import Purpose, stream
+from vaepipe.data.ids import repeated
 from vaepipe.errors import DataError, VaepipeError
 from vaepipe.pipeline.stages.parts import MANIFEST, PLAN
 from vaepipe.pipeline.stages.units import differences
@@ -117,10 +118,10 @@ def _rows(folder: Path, known: Mapping[str, Any]) -> pa.Table:
     if not known["parts"]:
         raise DataError(f"{folder} has no Parquet files: its input had no rows to encode.")
     table = _read(folder, known, ["split", "id"])
-    repeated = table.num_rows - table.group_by(["split", "id"]).aggregate([]).num_rows
-    if repeated:
+    count = repeated(table)
+    if count:
         raise DataError(
-            f"{folder}: {repeated:,} rows repeat an id of their split, so rows cannot be paired. "
+            f"{folder}: {count:,} rows repeat an id of their split, so rows cannot be paired. "
             f"`vaepipe latents verify {folder}` looks for more."
         )
     return table
@@ -191,9 +192,8 @@ def _unique(folder: Path, parts: Sequence[Mapping[str, Any]]) -> Finding:
     """No id of a split twice."""
     tables = [pq.read_table(folder / part["name"], columns=["id", "split"]) for part in parts]
     whole = pa.concat_tables(tables) if tables else pa.table({"id": [], "split": []})
-    different = whole.group_by(["id", "split"]).aggregate([]).num_rows
-    repeated = whole.num_rows - different
-    return Finding("ids", not repeated, f"{repeated:,} rows repeat an id of their split")
+    count = repeated(whole)
+    return Finding("ids", not count, f"{count:,} rows repeat an id of their split")
 
 
 def _recomputed(folder: Path, known: Mapping[str, Any], rows: int, sound: set[str]) -> Finding:

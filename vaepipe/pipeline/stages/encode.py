@@ -11,11 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from vaepipe import __version__, files
 from vaepipe.compute.base import Compute
 from vaepipe.compute.encode import BAD, HELD, RECORDS
 from vaepipe.core import Cap, provided
 from vaepipe.data import shards
+from vaepipe.data.ids import repetitions
 from vaepipe.data.sources import Piece, Source
 from vaepipe.errors import (
     CompatibilityError,
@@ -43,6 +47,8 @@ VALUES = 2**20
 """Values of x in a batch whose size is left to us."""
 BATCH_BYTES = 2**24
 """Bytes of a batch as read, columns that pass through included: several batches are held."""
+COMPARED = 10**7
+"""The most rows whose ids are compared when an encoding ends: they are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +173,24 @@ def _encode(job: Encoding, compute: Compute) -> dict[str, Any]:
         planned, plan = units.plan(job.output / PLAN, pieces, job.rows_per_file, common)
         common["plan"] = plan
         (job.output / RECORDS).mkdir(exist_ok=True)
-        _warn(job)
+        _warn(job, job.data.warnings)
         parts.sweep(job.output)
         _write(job, compute, common, planned)
         return _finish(job, common, planned)
 
 
-def _warn(job: Encoding) -> None:
+def _warn(job: Encoding, said: Sequence[str]) -> None:
     """Tell whoever follows the stage what the numbers of its rows do not say."""
     journal = Journal((job.journal or job.output) / JOURNAL)
-    for said in job.data.warnings:
-        journal.write("warning", text=said)
+    for text in said:
+        journal.write("warning", text=text)
+
+
+def _repetitions(output: Path, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Warn of repeated ids; of more rows than `COMPARED` only `latents verify` does."""
+    if 0 < sum(record["rows"] for record in records) <= COMPARED:
+        ids = (pq.read_table(output / r["name"], columns=["id", "split"]) for r in records)
+        yield from repetitions(pa.concat_tables(ids))
 
 
 def _write(
@@ -362,6 +375,9 @@ def _finish(
     job: Encoding, common: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     records = [parts.known(job.output, unit) for unit in planned]
+    repeated = list(_repetitions(job.output, records))
+    _warn(job, repeated)
+    said = [*job.data.warnings, *repeated]
     manifest = {
         **{key.removeprefix("vaepipe."): value for key, value in common["metadata"].items()},
         "config": common["config"],
@@ -369,7 +385,7 @@ def _finish(
         "requirements": common["config"]["packages"],
         "plan": common["plan"],
         "input": job.data.name,
-        **({"warnings": list(job.data.warnings)} if job.data.warnings else {}),
+        **({"warnings": said} if said else {}),
         "rows": sum(record["rows"] for record in records),
         "bad_rows": sum(record["bad"] for record in records),
         "parts": [{n: v for n, v in record.items() if n != "plan"} for record in records],

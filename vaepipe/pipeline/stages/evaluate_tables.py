@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from vaepipe.core import DataSpec
 from vaepipe.data import shards
+from vaepipe.data.ids import repetitions
 from vaepipe.evaluation import Diagnosis, collapse, diagnose
 from vaepipe.evaluation.aggregate import bits_per_dimension
 from vaepipe.evaluation.evidence import ELBO_DRAWS
@@ -121,7 +122,7 @@ def flat(summary: pa.Table) -> dict[str, float]:
 
 
 def diagnosis(found: Found) -> Diagnosis:
-    """Sentences on latent dimensions, heavy tails, short paths and violated orders, by split."""
+    """Sentences on latents, repeated ids, heavy tails, short paths and violated orders."""
     table, said = found.table(), Diagnosis([], [])
     means = {split: rows.column("rate").to_numpy().mean() for split, rows in splits(table)}
     for split, dimensions in found.dimensions().items():
@@ -130,7 +131,7 @@ def diagnosis(found: Found) -> Diagnosis:
         said = Diagnosis([*said.alarms, *one.alarms], [*said.notes, *one.notes])
     lines = list(_summary(found, table))
     doubted = doubts(table, lines, found.simulated, found.proposal)
-    alarms = [*said.alarms, *heavy_tails(lines), *short_paths(table), *doubted]
+    alarms = [*said.alarms, *repetitions(table), *heavy_tails(lines), *short_paths(table), *doubted]
     return said._replace(alarms=alarms)
 
 
