@@ -37,7 +37,7 @@ def check(files: Sequence[fs.FileInfo]) -> None:
         if real in seen:
             raise DataError(
                 f"{seen[real]} and {path} are the same file, through a link: its rows would be "
-                "read twice. Remove the link, or name the files with a glob."
+                "read twice. Remove the link, or give only one of the two places."
             )
         seen[real] = path
 
