@@ -159,7 +159,9 @@ class Rows(Dataset):
 
     def _refuse(self, path: str, batch: Batch) -> None:
         _, words = values.INSIDE[self._support]
-        advice = f"Support '{self._support}' takes {words}; repair or remove the row"
+        advice = (
+            f"Every row needs an id and {words} (support '{self._support}'); repair or remove it"
+        )
         refuse(path, batch.bad, advice)
 
     @property
