@@ -102,7 +102,7 @@ def test_averaged_weights_are_validated_and_kept(plain):
     kept = bundle.load(folder / outputs.MODEL)
     assert all(torch.equal(v, best[f"model.{n}"]) for n, v in kept.model.state_dict().items())
     dataset = plain.data.dataset.build()
-    x = jobs._sample(plain, dataset, "val", 60)
+    _, x = jobs.sample(plain.data.path, dataset, "val", 60)
     again = validate(kept.model, x, k=4)["log_evidence"]
     assert again == pytest.approx(curve(plain)[-1]["val/log_evidence"], abs=1e-5)
 
