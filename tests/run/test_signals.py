@@ -1,7 +1,6 @@
 """A scheduler's SIGTERM on Ray: the command ends in seconds, leaves nothing, and continues."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -126,7 +125,15 @@ def address(place):
         port = free.getsockname()[1]
     options = ["--num-cpus", "2", "--include-dashboard=false", "--disable-usage-stats"]
     with subprocess.Popen(
-        [shutil.which("ray"), "start", "--head", "--block", "--port", str(port), *options],
+        [
+            Path(sys.executable).with_name("ray"),
+            "start",
+            "--head",
+            "--block",
+            "--port",
+            str(port),
+            *options,
+        ],
         env=place.environment(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", **TOKEN),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
