@@ -71,7 +71,10 @@ class SplineCoupling(Family):
         """q(z | h) for features `h` `[*batch, 2 d + context]`."""
         loc, raw, c = h.split([self.d, self.d, h.shape[-1] - 2 * self.d], -1)
         bent = ZukoStep(self.runner, c if c.shape[-1] else None)
-        exact = lambda: [bent.double(), Affine(loc.double(), positive(raw.double()))]  # noqa: E731
+
+        def exact() -> list[Step]:
+            return [bent.double(), Affine(loc.double(), positive(raw.double()))]
+
         return Flow([bent, Affine(loc, positive(raw))], loc, self.latent_shape, exact)
 
 
